@@ -1,0 +1,245 @@
+"""What a run is asked to do: one frozen value, filled from arguments, environment and a file, checked in one place."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from crdbexport.errors import ConfigError, shown
+from crdbexport.records import STREAMS, GapReason
+
+API_PATH = "/api/v2"
+DialectName = Literal["auto", "documented", "native"]
+StreamName = Literal["databases", "database_grants", "tables", "columns", "indexes", "table_grants"]
+
+
+class Secret:
+    """A value that never shows: every way to print it gives `***`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself; call it only where it is sent."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not pickled")
+
+
+class ExportConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that an export needs to know. Field names are the option names of the command line.
+
+    `sinks` maps a sink's name to its options, `type` and optionally `target` among them; `transforms` lists
+    transforms with their options in the order in which they run.
+    """
+
+    url: tuple[str, ...] = ()
+    cluster: str = ""
+    sandbox: bool = False
+    username: str | None = None
+    password: Secret | None = None
+    password_file: Path | None = None
+    session: Secret | None = None
+    no_login: bool = False
+    sinks: dict[str, dict[str, Any]] = {}
+    transforms: tuple[dict[str, Any], ...] = ()
+    stream: tuple[StreamName, ...] = ()
+    database: tuple[str, ...] = ()
+    exclude_database: tuple[str, ...] = ()
+    run_id: str | None = None
+    logical_time: str | None = None
+    allow_gaps: tuple[GapReason, ...] = ()
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
+    max_rps: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    ca_cert: Path | None = None
+    insecure_http: bool = False
+    trust_env: bool = False
+    dialect: DialectName = "auto"
+    report: str | None = None
+    state_dir: Path | None = None
+    no_plugins: bool = False
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams to export, in the order in which they are declared; all of them unless some are named."""
+        return tuple(name for name in STREAMS if not self.stream or name in self.stream)
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The base URLs with `/api/v2` at their end."""
+        return tuple(base_url(each) for each in self.url)
+
+
+def parse_config(settings: Mapping[str, Any], *, where: str = "configuration") -> ExportConfig:
+    """Settings as a config; raises `ConfigError` that names the setting and what was expected of it."""
+    config: ExportConfig = convert(dict(settings), ExportConfig, where=where)
+    return config
+
+
+def load_config(path: Path, **overrides: Any) -> ExportConfig:
+    """The config of a TOML file, with `overrides` on top."""
+    return parse_config({**read_toml(path), **overrides}, where=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's settings, not yet checked; raises `ConfigError` with line and column where it is not TOML."""
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for name in ("password", "session"):
+        if name in settings:
+            raise ConfigError(f"{path}: {name!r} does not belong in a file; set CRDBEXPORT_{name.upper()}")
+    return settings
+
+
+def convert(settings: Any, wanted: Any, *, where: str) -> Any:
+    """`settings` decoded into the struct `wanted`; `where` begins the message of the `ConfigError`."""
+    try:
+        return msgspec.convert(settings, wanted, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_explained(str(error), wanted)}") from error
+
+
+def _decode(wanted: type, value: Any) -> Any:
+    if wanted is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    if wanted is Secret and isinstance(value, str):
+        return Secret(value)
+    if isinstance(value, wanted):
+        return value
+    raise msgspec.ValidationError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
+
+
+def _explained(problem: str, wanted: Any) -> str:
+    """msgspec's message in words of the configuration: the option first, and a near miss pointed out."""
+    text, _, path = problem.partition(" - at `$")
+    option = path.strip("`.").replace("[...]", "")
+    unknown = re.search(r"unknown field `(.+)`", text)
+    if unknown:
+        close = difflib.get_close_matches(unknown[1], wanted.__struct_fields__, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(wanted.__struct_fields__)}"
+        return f"unknown option {unknown[1]!r}{hint}"
+    return f"{option}: {text}" if option else text
+
+
+def check(config: ExportConfig) -> None:
+    """Raise `ConfigError` for what can be known to be wrong without asking anybody."""
+    if not config.sandbox:
+        _check_address(config)
+        _check_credentials(config)
+    if config.run_id is not None and not config.run_id.strip():
+        raise ConfigError("--run-id is empty; leave it out to have one made")
+    logical_time(config, datetime.now(UTC))
+
+
+def _check_address(config: ExportConfig) -> None:
+    if not config.url:
+        raise ConfigError("no cluster to read: give --url URL and --cluster NAME, or --sandbox to try it out")
+    if not config.cluster:
+        raise ConfigError("no name for the cluster: give --cluster NAME; it stands in every record")
+    for base in config.base_urls:
+        host = urlsplit(base).hostname or ""
+        plain = base.startswith("http://") and not is_loopback(host)
+        if plain and not config.no_login and not config.insecure_http:
+            raise ConfigError(
+                f"--url {base}: a password or session would travel in clear; use https, or add --insecure-http"
+            )
+
+
+def _check_credentials(config: ExportConfig) -> None:
+    given = [config.no_login, config.session is not None, config.username is not None]
+    if not any(given):
+        raise ConfigError(
+            "no credentials: give --username and CRDBEXPORT_PASSWORD (or --password-file), or CRDBEXPORT_SESSION, "
+            "or --no-login for a cluster without authentication"
+        )
+    if config.no_login and any(given[1:]):
+        raise ConfigError("--no-login goes with neither --username nor CRDBEXPORT_SESSION")
+    if config.username is not None and config.session is None and password(config) is None:
+        raise ConfigError(
+            f"no password for user {shown(config.username)}: set CRDBEXPORT_PASSWORD, or give --password-file"
+        )
+
+
+def password(config: ExportConfig) -> Secret | None:
+    """The password that was given, or the first line of the password file."""
+    if config.password is not None or config.password_file is None:
+        return config.password
+    try:
+        text = config.password_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--password-file {config.password_file}: cannot be read ({error})") from error
+    return Secret(text.split("\n", 1)[0].rstrip("\r"))
+
+
+def base_url(url: str) -> str:
+    """`url` with `/api/v2` at its end, whether it was there or not; raises `ConfigError` for what cannot be one."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"--url: not a URL ({error})") from error
+    if "@" in parts.netloc:
+        raise ConfigError("--url must not hold a user or password; use --username and CRDBEXPORT_PASSWORD")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"--url {url}: not a URL of a cluster; it looks like https://host:8080")
+    if parts.query or parts.fragment:
+        raise ConfigError("--url must hold neither a query nor a fragment")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    path = parts.path.rstrip("/").removesuffix(API_PATH)
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}{API_PATH}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine by its very name or address; no name is looked up."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def logical_time(config: ExportConfig, now: datetime) -> datetime:
+    """The time that the snapshot stands for: as given, else the UTC day of `now`."""
+    text = config.logical_time
+    if text is None:
+        return datetime.combine(now.astimezone(UTC).date(), time(), UTC)
+    try:
+        if len(text) == len("2026-01-31"):
+            return datetime.combine(date.fromisoformat(text), time(), UTC)
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"--logical-time {shown(text)}: give a date (2026-01-31) or a time (2026-01-31T04:00:00Z)"
+        ) from error
+
+
+def state_directory(config: ExportConfig) -> Path:
+    """Where runs keep their spool and state: --state-dir, else the user's own place for state."""
+    if config.state_dir is not None:
+        return config.state_dir
+    import platformdirs
+
+    return Path(os.environ.get("CRDBEXPORT_STATE_DIR") or platformdirs.user_state_path("crdbexport"))

@@ -1,0 +1,154 @@
+"""The one door to httpx: a request with a total deadline, a bounded body, no redirects and no environment.
+
+Facts that shaped it, seen with httpx 0.28: a read timeout does not end a server that sends a byte now and then; a
+body without a length, or gzip cut short, ends without an error; 1 MB of gzip may become 1 GiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from crdbexport import __version__
+from crdbexport.errors import CertificateError, ConfigError
+
+USER_AGENT = f"crdbexport/{__version__}"
+MAX_BODY_BYTES = 64 * 1024 * 1024
+CONNECT_SECONDS = 10.0
+GZIP_WINDOW = 31
+STEP_BYTES = 1024 * 1024
+
+Trouble = Literal["connect", "timeout", "broken", "too_large"]
+
+
+class NoReplyError(Exception):
+    """No usable reply arrived. `trouble` says how far it got: `connect` means that nothing was sent."""
+
+    def __init__(self, message: str, trouble: Trouble) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply. Header names are lower-case; `body` is decoded."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpClient:
+    """Sends requests over a pool of at most `connections`; use as an async context manager.
+
+    `timeout_seconds` bounds a request from connecting to the last byte of its body. A body larger than
+    `max_body_bytes` is an error, or with `cut_body` is read so far and no further.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float,
+        connections: int = 1,
+        tls: ssl.SSLContext | None = None,
+        trust_env: bool = False,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        cut_body: bool = False,
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._max_body_bytes = max_body_bytes
+        self._cut_body = cut_body
+        self._client = httpx.AsyncClient(
+            follow_redirects=False,
+            trust_env=trust_env,
+            verify=tls or tls_context(),
+            timeout=httpx.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds)),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
+        )
+
+    async def __aenter__(self) -> HttpClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._client.aclose()
+
+    async def send(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> Reply:
+        """One request, one reply; raises `NoReplyError` or `CertificateError`."""
+        try:
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._client.stream(method, url, headers=headers, content=content) as response,
+            ):
+                body = await _read(response, self._max_body_bytes, cut=self._cut_body)
+                return Reply(response.status_code, dict(response.headers), body)
+        except httpx.ConnectTimeout as error:
+            raise NoReplyError("no connection within the time allowed", "connect") from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise NoReplyError(f"no whole answer within {self._timeout_seconds:g} s", "timeout") from error
+        except httpx.ConnectError as error:
+            raise _connect_trouble(error) from error
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise NoReplyError("the connection broke before the answer was whole", "broken") from error
+
+
+def tls_context(ca_cert: Path | None = None) -> ssl.SSLContext:
+    """Certificates are always verified: against `ca_cert` if it is given, else against the system's authorities."""
+    try:
+        return ssl.create_default_context(cafile=str(ca_cert) if ca_cert else None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"--ca-cert {ca_cert}: not a readable PEM certificate ({error})") from error
+
+
+def _connect_trouble(error: httpx.ConnectError) -> NoReplyError | CertificateError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return CertificateError(f"TLS: {cause.verify_message or cause.reason}")
+        if isinstance(cause, ssl.SSLError):
+            return CertificateError(f"TLS: {cause.reason or 'no handshake'}; does the server speak https there?")
+        cause = cause.__cause__ or cause.__context__
+    return NoReplyError(f"cannot connect ({error})", "connect")
+
+
+async def _read(response: httpx.Response, limit: int, *, cut: bool) -> bytes:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "identity":
+        chunks = response.aiter_raw(STEP_BYTES)
+    elif encoding == "gzip":
+        chunks = _gunzipped(response.aiter_raw(STEP_BYTES))
+    else:
+        raise NoReplyError("the answer has a content-encoding that was not asked for", "broken")
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            if cut:
+                break
+            raise NoReplyError(f"the answer is larger than {limit} bytes", "too_large")
+    return bytes(body)
+
+
+async def _gunzipped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Decodes in bounded steps and demands the trailer: a body cut short is not taken for a whole one."""
+    decoder = zlib.decompressobj(GZIP_WINDOW)
+    try:
+        async for chunk in chunks:
+            rest, piece = chunk, b""
+            while not decoder.eof and (rest or len(piece) == STEP_BYTES):
+                piece = decoder.decompress(rest, STEP_BYTES)
+                rest = decoder.unconsumed_tail
+                yield piece
+    except zlib.error as error:
+        raise NoReplyError("the answer is not valid gzip", "broken") from error
+    if not decoder.eof:
+        raise NoReplyError("the gzip answer was cut short", "broken")

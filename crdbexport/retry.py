@@ -1,0 +1,104 @@
+"""The one door to tenacity: what is tried again, how often, and how long to wait in between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import tenacity
+
+T = TypeVar("T")
+
+# Digits only: float() would also take "nan", "inf" and "1_000", and a sleep of 1e12 s overflows.
+RETRY_AFTER_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+class TransientError(Exception):
+    """This attempt failed and another may not. `final` is what to raise when no attempt is left."""
+
+    def __init__(self, final: Exception, *, retry_after: float | None = None) -> None:
+        super().__init__(str(final))
+        self.final = final
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Exponential backoff with full jitter; what the server asks for with Retry-After comes first, up to a bound."""
+
+    attempts: int = 5
+    base_seconds: float = 0.25
+    cap_seconds: float = 20.0
+    retry_after_cap_seconds: float = 120.0
+
+    def wait_seconds(self, attempt: int, retry_after: float | None) -> float:
+        """How long to wait after the failed `attempt`, counted from 1."""
+        backoff = random.uniform(0, min(self.cap_seconds, self.base_seconds * 2**attempt))  # noqa: S311 (jitter)
+        if retry_after is None:
+            return backoff
+        return min(retry_after, self.retry_after_cap_seconds) + min(backoff, self.base_seconds)
+
+
+async def with_retries(
+    attempt: Callable[[], Awaitable[T]],
+    policy: RetryPolicy,
+    *,
+    on_retry: Callable[[TransientError, float], None] = lambda error, seconds: None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> T:
+    """The result of the first attempt that succeeds; nothing but `TransientError` is tried again."""
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        return policy.wait_seconds(state.attempt_number, _transient(state).retry_after)
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        on_retry(_transient(state), state.upcoming_sleep)
+
+    retrying = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        stop=tenacity.stop_after_attempt(policy.attempts),
+        wait=wait,
+        before_sleep=tell,
+        sleep=sleep,
+        reraise=True,
+    )
+    try:
+        return await retrying(attempt)
+    except TransientError as error:
+        raise error.final from error.__cause__
+
+
+def _transient(state: tenacity.RetryCallState) -> TransientError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, TransientError)  # noqa: S101 (nothing else is retried)
+    return error
+
+
+def retry_after_seconds(value: str | None, date: str | None = None) -> float | None:
+    """What a Retry-After header asks for, in seconds from now; None where it says nothing usable.
+
+    A date is read against the answer's own `Date` header, so that a server with a wrong clock is understood.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if RETRY_AFTER_SECONDS.fullmatch(text):
+        return float(text)
+    until, now = _http_date(text), _http_date(date)
+    if until is None:
+        return None
+    return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
+
+
+def _http_date(value: str | None) -> datetime | None:
+    try:
+        parsed = parsedate_to_datetime(value or "")
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
