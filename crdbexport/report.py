@@ -1,0 +1,121 @@
+"""The run report: the machine-readable account of a run. Its JSON Schema is `run_report.schema.json` beside this file.
+
+It adds up: for every stream and sink, extracted = filtered + delivered + dead_lettered + undelivered; and
+details_wanted = details_fetched + the number of gaps.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import metadata
+from typing import Literal
+
+import msgspec
+
+from crdbexport import __version__
+from crdbexport.errors import CrdbExportError
+from crdbexport.records import Gap
+from crdbexport.sinks.base import Artifact
+
+SCHEMA_VERSION = 1
+
+Status = Literal["complete", "incomplete", "failed", "interrupted"]
+SinkStatus = Literal["committed", "failed", "aborted"]
+
+
+class StreamCounts(msgspec.Struct):
+    """Records of one stream: read from the cluster, removed by transforms, and the batches that hold the rest."""
+
+    extracted: int = 0
+    filtered: int = 0
+    batches: int = 0
+
+
+class RequestCounts(msgspec.Struct):
+    """HTTP requests: all that were sent, those that repeat an earlier one, those without a usable answer."""
+
+    total: int = 0
+    retried: int = 0
+    failed: int = 0
+    by_status: dict[str, int] = {}
+
+
+class ObjectCounts(msgspec.Struct):
+    """Databases and tables in the listings, and the parts of them that were asked for and read."""
+
+    listed: int = 0
+    details_wanted: int = 0
+    details_fetched: int = 0
+
+
+class DeliveryCounts(msgspec.Struct):
+    """What became of one stream's records at one sink."""
+
+    delivered: int = 0
+    dead_lettered: int = 0
+    undelivered: int = 0
+
+
+class SinkReport(msgspec.Struct, omit_defaults=True):
+    """What one sink did; `bytes` counts what it published."""
+
+    name: str
+    type: str
+    target: str
+    status: SinkStatus
+    streams: dict[str, DeliveryCounts]
+    bytes: int
+    artifacts: tuple[Artifact, ...]
+    error: str | None = None
+
+
+class RunReport(msgspec.Struct, kw_only=True):
+    """The account of one run, written also when it failed. It holds no secret."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    cluster: str
+    logical_time: datetime
+    dialect: str | None
+    status: Status
+    exit_code: int
+    error: str | None = None
+    started_at: datetime
+    finished_at: datetime
+    streams: dict[str, StreamCounts]
+    requests: RequestCounts
+    objects: ObjectCounts
+    gaps: tuple[Gap, ...]
+    sinks: tuple[SinkReport, ...]
+    versions: dict[str, str]
+
+    def to_json(self) -> bytes:
+        """The report as one indented JSON document in UTF-8, with a line break at its end."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, document: bytes) -> RunReport:
+        """Read a report back; raises `msgspec.ValidationError` where it does not fit."""
+        return msgspec.json.decode(document, type=cls)
+
+    def raise_for_status(self) -> RunReport:
+        """The report itself if the run is complete, else `IncompleteRunError` with the report in it."""
+        if self.exit_code:
+            raise IncompleteRunError(self)
+        return self
+
+
+def versions(plugins: Mapping[str, str]) -> dict[str, str]:
+    """The versions that made a run: this package, Python, what carries the data, and the plugins."""
+    ours = {name: metadata.version(name) for name in ("httpx", "pyarrow")}
+    return {**plugins, "crdbexport": __version__, "python": platform.python_version(), **ours}
+
+
+class IncompleteRunError(CrdbExportError):
+    """A run did not end with exit code 0; `report` is its account."""
+
+    def __init__(self, report: RunReport) -> None:
+        super().__init__(f"run {report.run_id} is {report.status} (exit code {report.exit_code}): {report.error}")
+        self.report = report

@@ -1,0 +1,1 @@
+"""Where batches go: the base for all sinks, and the three that ship with the package."""

@@ -1,0 +1,36 @@
+"""What a transform author sees: a transform and its options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from crdbexport.sinks.base import Batch
+
+
+class TransformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The options of a transform; a transform declares its own in a nested class `Config`."""
+
+
+class Transform:
+    """Changes or drops rows of a batch before it is spooled.
+
+    `apply` runs on one thread, for every batch in order, and returns a record batch of the same schema. It may drop
+    rows and change values; it must not reorder or add rows, null a key, or touch the envelope: the pipeline checks all
+    of this, and ends the run with the plugin's name where it does not hold. The record id is computed anew afterwards.
+    """
+
+    Config: ClassVar[type[TransformConfig]] = TransformConfig
+
+    config: Any
+
+    def __init__(self, config: TransformConfig) -> None:
+        self.config = config
+
+    def apply(self, batch: Batch) -> pa.RecordBatch:
+        """The batch's rows as they shall be published."""
+        raise TypeError(f"{type(self).__name__} must define apply(self, batch)")
