@@ -1,0 +1,54 @@
+"""From a configuration to a session: the addresses, the credentials, the TLS, the dialect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from crdbexport.cluster.dialects import Dialect
+from crdbexport.cluster.dialects.documented import DocumentedDialect
+from crdbexport.cluster.session import Credentials, Session
+from crdbexport.cluster.transport import ClusterTransport
+from crdbexport.config import ExportConfig, password
+from crdbexport.errors import ConfigError
+from crdbexport.http import HttpClient, tls_context
+from crdbexport.report import RequestCounts
+from crdbexport.retry import RetryPolicy
+
+
+@asynccontextmanager
+async def connected(
+    config: ExportConfig, counts: RequestCounts, retry: RetryPolicy | None = None
+) -> AsyncIterator[Session]:
+    """A session with the configured cluster, logged out at the end. `counts` goes on counting to the very last."""
+    async with HttpClient(
+        timeout_seconds=config.timeout,
+        connections=config.concurrency,
+        tls=tls_context(config.ca_cert),
+        trust_env=config.trust_env,
+    ) as http:
+        transport = ClusterTransport(
+            http,
+            config.base_urls,
+            config.concurrency,
+            config.max_rps,
+            retry or RetryPolicy(),
+            counts=counts,
+        )
+        async with Session(transport, _credentials(config)) as session:
+            yield session
+
+
+def chosen_dialect(config: ExportConfig) -> Dialect:
+    """The dialect to read the cluster with; `auto` takes the only one there is so far."""
+    if config.dialect == "native":
+        raise ConfigError("--dialect native: this version reads only servers in the documented form")
+    return DocumentedDialect()
+
+
+def _credentials(config: ExportConfig) -> Credentials:
+    if config.no_login:
+        return Credentials()
+    if config.session is not None:
+        return Credentials(token=config.session)
+    return Credentials(config.username, password(config))

@@ -1,0 +1,92 @@
+"""Model values as rows: tuples of a stream's own fields, in the order in which `records.STREAMS` declares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from crdbexport.cluster.model import Database, DatabaseDetails, Grant, Table, TableDetails
+
+Row = tuple[Any, ...]
+V = TypeVar("V")
+
+
+def database_row(database: Database, details: DatabaseDetails, status: str) -> Row:
+    return (
+        database.name,
+        _first(details.database_id, database.database_id),
+        details.size_bytes,
+        details.replicated_bytes,
+        details.table_count,
+        _list(details.store_ids),
+        details.stats_as_of,
+        status,
+    )
+
+
+def database_grant_rows(database: Database, grants: Iterable[Grant]) -> list[Row]:
+    return _distinct(((database.name, each.grantee, each.privilege) for each in grants), 3)
+
+
+def table_row(table: Table, details: TableDetails, status: str) -> Row:
+    """Where list and details disagree, details win."""
+    return (
+        *_table_key(table),
+        _first(details.table_id, table.table_id),
+        table.kind,
+        _first(details.size_bytes, table.size_bytes),
+        details.replicated_bytes,
+        details.live_bytes,
+        details.range_count,
+        details.replica_count,
+        _list(details.store_ids),
+        details.stats_as_of,
+        status,
+    )
+
+
+def column_rows(table: Table, details: TableDetails) -> list[Row]:
+    key = _table_key(table)
+    rows = (
+        (*key, each.name, position, each.data_type, each.is_nullable, each.is_hidden)
+        for position, each in enumerate(details.columns, start=1)
+    )
+    return _distinct(rows, 4)
+
+
+def index_rows(table: Table, details: TableDetails) -> list[Row]:
+    key = _table_key(table)
+    rows = (
+        (
+            *key,
+            each.name,
+            each.is_unique,
+            list(each.column_names),
+            _list(each.directions),
+            _list(each.stored_columns),
+        )
+        for each in details.indexes
+    )
+    return _distinct(rows, 4)
+
+
+def table_grant_rows(table: Table, details: TableDetails) -> list[Row]:
+    key = _table_key(table)
+    return _distinct(((*key, each.grantee, each.privilege) for each in details.grants), 5)
+
+
+def _table_key(table: Table) -> tuple[str, str, str]:
+    return (table.database, table.schema, table.name)
+
+
+def _distinct(rows: Iterable[Row], key_length: int) -> list[Row]:
+    """The first row of each key, in order: a server may name a privilege twice."""
+    return list({row[:key_length]: row for row in reversed(list(rows))}.values())[::-1]
+
+
+def _first(value: V | None, otherwise: V | None) -> V | None:
+    return otherwise if value is None else value
+
+
+def _list(values: Sequence[V] | None) -> list[V] | None:
+    return None if values is None else list(values)

@@ -1,0 +1,186 @@
+"""Requests to one cluster: its addresses, the ceiling, the pace, the retries, and the counting of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+from crdbexport.errors import CertificateError, ClusterUnavailableError, CrdbExportError, UnreadableError
+from crdbexport.http import HttpClient, NoReplyError, Reply
+from crdbexport.report import RequestCounts
+from crdbexport.retry import RetryPolicy, TransientError, with_retries
+
+T = TypeVar("T")
+Judge = Callable[[Reply], T]
+Sleep = Callable[[float], Awaitable[None]]
+
+FAILURES_IN_A_ROW = 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A method and a path below the base URL, as segments; each segment is percent-encoded as a whole."""
+
+    method: str
+    segments: tuple[str, ...]
+    trailing_slash: bool = False
+
+    @property
+    def path(self) -> str:
+        return "/".join(quote(each, safe="") for each in self.segments) + ("/" if self.trailing_slash else "")
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass
+class Pace:
+    """Spaces requests evenly, at most `per_second`; `hold` stops them all for a while."""
+
+    per_second: float | None
+    clock: Callable[[], float]
+    sleep: Sleep
+    _next: float = 0.0
+
+    async def turn(self) -> None:
+        now = self.clock()
+        mine = max(self._next, now)
+        if self.per_second:
+            self._next = mine + 1 / self.per_second
+        if mine > now:
+            await self.sleep(mine - now)
+
+    def hold(self, seconds: float) -> None:
+        self._next = max(self._next, self.clock() + seconds)
+
+
+@dataclass
+class ClusterTransport:
+    """Sends requests to the cluster's base URLs under a ceiling, and tries again what may pass.
+
+    A failure that concerns the whole cluster ends every later request at once, so that a run stops soon.
+    """
+
+    http: HttpClient
+    base_urls: Sequence[str]
+    concurrency: int
+    max_rps: float | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    sleep: Sleep = asyncio.sleep
+    counts: RequestCounts = field(default_factory=RequestCounts)
+
+    def __post_init__(self) -> None:
+        self._ceiling = asyncio.Semaphore(self.concurrency)
+        self._pace = Pace(self.max_rps, lambda: asyncio.get_running_loop().time(), self.sleep)
+        self._base = 0
+        self._failures_in_a_row = 0
+        self._fatal: CrdbExportError | None = None
+
+    async def exchange(
+        self,
+        endpoint: Endpoint,
+        judge: Judge[T],
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> T:
+        """What `judge` makes of the first usable reply; it raises `TransientError` for one to try again."""
+        attempts = 0
+
+        async def attempt() -> T:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:
+                self.counts.retried += 1
+            return await self._attempt(endpoint, judge, headers, content)
+
+        def tell(error: TransientError, seconds: float) -> None:
+            log.info(
+                "%s; trying again in %.1f s",
+                error,
+                seconds,
+                extra={"event": "retry", "endpoint": str(endpoint)},
+            )
+
+        try:
+            result = await with_retries(attempt, self.retry, on_retry=tell, sleep=self.sleep)
+        except UnreadableError as error:
+            self._note_failure(error)
+            raise
+        except CrdbExportError as error:
+            self._fatal = self._fatal or error
+            raise
+        self._failures_in_a_row = 0
+        return result
+
+    async def farewell(self, endpoint: Endpoint, headers: Mapping[str, str]) -> Reply:
+        """One last request, sent once and even after the end of everything else."""
+        self.counts.total += 1
+        return await self._send(endpoint, headers, None)
+
+    async def _attempt(
+        self, endpoint: Endpoint, judge: Judge[T], headers: Mapping[str, str] | None, content: bytes | None
+    ) -> T:
+        async with self._ceiling:
+            await self._pace.turn()
+            if self._fatal:
+                raise self._fatal
+            self.counts.total += 1
+            try:
+                return judge(await self._send(endpoint, headers, content))
+            except BaseException:
+                self.counts.failed += 1
+                raise
+
+    async def _send(self, endpoint: Endpoint, headers: Mapping[str, str] | None, content: bytes | None) -> Reply:
+        base = self.base_urls[self._base % len(self.base_urls)]
+        try:
+            reply = await self.http.send(endpoint.method, f"{base}/{endpoint.path}", headers=headers, content=content)
+        except NoReplyError as error:
+            raise self._no_reply(endpoint, base, error) from error
+        except CertificateError as error:
+            raise CertificateError(
+                f"{origin(base)}: {error}; give the cluster's authority with --ca-cert FILE"
+            ) from error
+        status = str(reply.status)
+        self.counts.by_status[status] = self.counts.by_status.get(status, 0) + 1
+        return reply
+
+    def _no_reply(self, endpoint: Endpoint, base: str, error: NoReplyError) -> Exception:
+        where = f"{origin(base)}: {error}"
+        if error.trouble == "connect":
+            self._base += 1
+            return TransientError(
+                ClusterUnavailableError(f"{where}; check --url and that the node is up, then run it again")
+            )
+        what = f"{endpoint} at {where}"
+        if error.trouble == "too_large":
+            return UnreadableError(what, reason="too_large")
+        return TransientError(UnreadableError(what, reason="timeout" if error.trouble == "timeout" else "bad_body"))
+
+    def hold(self, seconds: float) -> None:
+        """Send nothing for so long: the server asked for it."""
+        self._pace.hold(min(seconds, self.retry.retry_after_cap_seconds))
+
+    def _note_failure(self, error: UnreadableError) -> None:
+        if error.reason not in ("server_error", "timeout", "bad_body"):
+            self._failures_in_a_row = 0
+            return
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= FAILURES_IN_A_ROW and not self._fatal:
+            self._fatal = ClusterUnavailableError(
+                f"{FAILURES_IN_A_ROW} requests in a row failed, each of them {self.retry.attempts} times "
+                f"(the last: {error}); the cluster seems to be in trouble, run it again later"
+            )
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL: what may be shown of it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
