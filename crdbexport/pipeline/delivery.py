@@ -1,0 +1,87 @@
+"""All lanes of a run together: checked, begun, watched, and brought to an end that always comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from crdbexport.errors import CrdbExportError, PluginError, PreflightError
+from crdbexport.pipeline.lane import Lane, LaneCutOffError, described
+from crdbexport.sinks.base import Outcome
+
+POLL_SECONDS = 0.05
+
+
+class Delivery:
+    """The lanes of a run, driven from the thread that supervises it."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self.lanes = tuple(lanes)
+
+    @property
+    def finished(self) -> bool:
+        return all(lane.ended.is_set() for lane in self.lanes)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether every lane has failed, so that nothing more need be read."""
+        return bool(self.lanes) and all(lane.status == "failed" for lane in self.lanes)
+
+    @property
+    def hung(self) -> bool:
+        """Whether a sink still has its thread, which would keep this one waiting for ever."""
+        return any(lane.hung for lane in self.lanes)
+
+    def preflight(self) -> None:
+        """Ask every sink whether it can work at all; raises the first refusal, before anything was read."""
+        for lane in self.lanes:
+            lane.check()
+        try:
+            for lane in self.lanes:
+                while not lane.checked.wait(POLL_SECONDS):
+                    self.watch()
+                    if lane.ended.is_set():
+                        break
+                if lane.error is not None:
+                    raise _refusal(lane)
+        except BaseException:
+            self.dismiss()
+            raise
+
+    def dismiss(self) -> None:
+        """End lanes that were checked and shall not begin."""
+        for lane in self.lanes:
+            lane.dismiss()
+
+    def begin(self, outcome: Callable[[], Outcome]) -> None:
+        for lane in self.lanes:
+            lane.begin(outcome)
+
+    def watch(self) -> None:
+        """Cut off every sink whose call takes longer than it may."""
+        for lane in self.lanes:
+            if not lane.ended.is_set() and lane.overdue():
+                limit = lane.sink.sink.config.timeout_seconds
+                lane.cut_off(
+                    LaneCutOffError(
+                        f"no end of `{lane.calling}` within {limit:g} s; see to the target, or raise "
+                        f"--sink-option {lane.sink.name}.timeout_seconds"
+                    )
+                )
+
+    def wind_up(self, seconds: float, error: BaseException) -> None:
+        """Give the lanes so long to end by themselves, then cut off the rest."""
+        deadline = time.monotonic() + seconds
+        for lane in self.lanes:
+            if not lane.ended.wait(max(0.0, deadline - time.monotonic())):
+                lane.cut_off(error)
+
+
+def _refusal(lane: Lane) -> CrdbExportError:
+    error = lane.error
+    message = f"sink {lane.sink.name}: {described(error) if error else ''}"
+    if not isinstance(error, CrdbExportError):
+        return PluginError(f"{message} (plugin {lane.sink.plugin})", plugin=lane.sink.plugin)
+    refusal = PreflightError(message)
+    refusal.exit_code = error.exit_code
+    return refusal

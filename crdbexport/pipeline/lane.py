@@ -1,0 +1,189 @@
+"""A lane: one sink on a thread of its own, fed from the spool at its own pace."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from crdbexport.errors import CrdbExportError, RecordRefusedError, SinkBusyError, SinkError, SnapshotKeptError
+from crdbexport.pipeline.dead_letters import DeadLetters
+from crdbexport.pipeline.observers import Observers
+from crdbexport.pipeline.spool import Spool, SpoolCancelledError
+from crdbexport.report import SinkStatus
+from crdbexport.sinks.base import Batch, Outcome, Receipt, Run, Sink
+
+BUSY_BASE_SECONDS = 0.5
+BUSY_CAP_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LaneSink:
+    """A sink as a lane drives it. `hooks` calls its methods with the arguments that it names."""
+
+    name: str
+    type: str
+    plugin: str
+    sink: Sink
+    hooks: Any
+
+
+class LaneCutOffError(SinkError):
+    """A call of the sink did not come back in time."""
+
+
+class Lane:
+    """Drives one sink: preflight, open, write for every batch, commit; abort if anything goes wrong.
+
+    All calls happen on the lane's own thread. `status` is None while the lane works. A lane that was cut off stays
+    failed whatever its sink does later.
+    """
+
+    def __init__(self, sink: LaneSink, run: Run, spool: Spool, dead_letters: DeadLetters, observers: Observers) -> None:
+        self.sink = sink
+        self.dead_letters = dead_letters
+        self.accepted: Counter[str] = Counter()
+        self.batches_done = 0
+        self.status: SinkStatus | None = None
+        self.error: BaseException | None = None
+        self.receipt = Receipt()
+        self.checked = threading.Event()
+        self.ended = threading.Event()
+        self._run, self._spool, self._observers = run, spool, observers
+        self._outcome: Callable[[], Outcome] | None = None
+        self._begin = threading.Event()
+        self._deciding = threading.Lock()
+        self._called_at: float | None = None
+        self.calling = ""
+        self._thread = threading.Thread(target=self._work, name=f"crdbexport-sink-{sink.name}", daemon=True)
+
+    def check(self) -> None:
+        """Start the thread; it runs the preflight and then waits. `checked` is set when the answer is there."""
+        self._thread.start()
+
+    def begin(self, outcome: Callable[[], Outcome]) -> None:
+        """Let batches flow. `outcome` is asked once the spool is read to its end."""
+        self._outcome = outcome
+        self._begin.set()
+
+    def dismiss(self) -> None:
+        """End a lane that has not begun."""
+        self._spool.cancel(SinkError("the run did not begin"))
+        self._begin.set()
+
+    @property
+    def hung(self) -> bool:
+        """Whether the sink still has the lane's thread although the lane is over."""
+        return self.ended.is_set() and self._called_at is not None
+
+    def overdue(self) -> bool:
+        """Whether the call in progress takes longer than the sink may take."""
+        called_at = self._called_at
+        limit: float = self.sink.sink.config.timeout_seconds
+        return called_at is not None and time.monotonic() - called_at > limit
+
+    def cut_off(self, error: BaseException) -> None:
+        """Give the sink up; its thread is left to itself."""
+        self._end("failed", error)
+
+    def _work(self) -> None:
+        try:
+            self._call("preflight", run=self._run)
+            self.checked.set()
+            self._begin.wait()
+            self._deliver_all()
+        except SpoolCancelledError as stopped:
+            self._abort(stopped.reason)
+            self._end("aborted", stopped.reason)
+        except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, is its own failure)
+            self._abort(error)
+            self._end("aborted" if isinstance(error, SnapshotKeptError) else "failed", error)
+        finally:
+            self.checked.set()
+
+    def _deliver_all(self) -> None:
+        batches = self._spool.read()
+        first = next(batches, None)  # A run that is over before its first batch never opens the sink.
+        self._call("open", run=self._run)
+        while first is not None:
+            self._deliver(first)
+            self.batches_done += 1
+            first = next(batches, None)
+        assert self._outcome is not None  # noqa: S101 (set before `_begin`)
+        receipt = self._call("commit", run=self._run, outcome=self._outcome())
+        self.receipt = receipt if isinstance(receipt, Receipt) else Receipt()
+        self._end("committed", None)
+
+    def _deliver(self, batch: Batch) -> None:
+        """Write the batch until it is taken; what is refused for good is set aside as dead letters."""
+        rest, deadline = batch, time.monotonic() + self.sink.sink.config.timeout_seconds
+        busy = 0
+        while rest.data.num_rows:
+            try:
+                self._call("write", batch=rest, run=self._run)
+            except SinkBusyError as error:
+                busy += 1
+                self._wait(error, busy, deadline)
+            except RecordRefusedError as error:
+                rest = self.dead_letters.keep(rest, error.record_ids, error.reason)
+                if error.rest_written:
+                    break
+            else:
+                break
+        self.accepted[batch.stream] += rest.data.num_rows
+        if rest.data.num_rows:
+            self._observers.tell("crdbexport_batch_delivered", sink_name=self.sink.name, batch=rest)
+
+    def _wait(self, error: SinkBusyError, attempt: int, deadline: float) -> None:
+        backoff = random.uniform(0, min(BUSY_CAP_SECONDS, BUSY_BASE_SECONDS * 2**attempt))  # noqa: S311 (jitter)
+        seconds = backoff if error.retry_after is None else max(0.0, error.retry_after)
+        if time.monotonic() + seconds > deadline:
+            raise SinkError(f"busy for longer than {self.sink.sink.config.timeout_seconds:g} s: {error}") from error
+        self._spool.pause(seconds)
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        self.calling, self._called_at = method, time.monotonic()
+        try:
+            return getattr(self.sink.hooks, method)(**arguments)
+        finally:
+            self._called_at = None
+            self._refuse_after_end()
+
+    def _refuse_after_end(self) -> None:
+        # A commit that came back late has happened; aborting after it would not undo it.
+        if self.ended.is_set() and self.calling not in ("abort", "commit"):
+            raise LaneCutOffError("it was cut off")
+
+    def _abort(self, error: BaseException) -> None:
+        try:
+            self._call("abort", run=self._run, error=error)
+        except BaseException as failure:  # noqa: BLE001 (see `_work`)
+            log.warning("sink %s: abort failed: %s", self.sink.name, described(failure))
+
+    def _end(self, status: SinkStatus, error: BaseException | None) -> None:
+        with self._deciding:
+            if self.ended.is_set():
+                return
+            self.status, self.error = status, error
+            self.ended.set()
+        log.log(
+            logging.WARNING if status == "failed" else logging.INFO,
+            "sink %s %s%s",
+            self.sink.name,
+            status,
+            f": {described(error)}" if error else "",
+            extra={"event": f"sink_{status}", "sink": self.sink.name},
+        )
+
+
+def described(error: BaseException) -> str:
+    """The error in one line; a foreign one with its type, for its message alone may say little."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, CrdbExportError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,77 @@
+"""What a run amounts to: its status, its exit code, and one line that says why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from crdbexport.errors import CrdbExportError, SinkError, SinkRefusedError, SnapshotKeptError, StoppedError
+from crdbexport.pipeline.lane import Lane, described
+from crdbexport.records import Gap
+from crdbexport.report import SinkReport, Status
+
+COMPLETE, INCOMPLETE = 0, 3
+# A table dropped between its listing and its details is normal, not a fault of the run.
+ALWAYS_ALLOWED = "not_found"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    status: Status
+    exit_code: int
+    error: str | None = None
+
+
+def unallowed(gaps: Collection[Gap], allowed: Collection[str]) -> list[Gap]:
+    """The gaps that make a run incomplete."""
+    return [gap for gap in gaps if gap.reason != ALWAYS_ALLOWED and gap.reason not in allowed]
+
+
+def verdict(
+    error: BaseException | None,
+    lanes: Sequence[Lane],
+    gaps: Collection[Gap],
+    allowed: Collection[str],
+    earlier: Sequence[SinkReport] = (),
+) -> Verdict:
+    """The run's end, from what stopped it, what became of its sinks, and what could not be read.
+
+    `earlier` are the sinks that an earlier attempt at the same run has committed.
+    """
+    lacking = [lane for lane in lanes if lane.status != "committed"]
+    if error is not None and (lacking or not lanes):
+        return _stopped(error)
+    if lacking and len(lacking) == len(lanes) and not earlier:
+        return Verdict(*_all_lacking(lacking), _told(lacking))
+    reasons = Counter(gap.reason for gap in unallowed(gaps, allowed))
+    letters = sum(lane.dead_letters.counts.total() for lane in lanes)
+    letters += sum(counts.dead_lettered for sink in earlier for counts in sink.streams.values())
+    problems = [
+        _told(lacking),
+        f"{letters} records refused, kept as dead letters" if letters else "",
+        f"{reasons.total()} gaps ({', '.join(f'{n} {reason}' for reason, n in sorted(reasons.items()))})"
+        if reasons
+        else "",
+    ]
+    if any(problems):
+        return Verdict("incomplete", INCOMPLETE, "; ".join(filter(None, problems)))
+    return Verdict("complete", COMPLETE)
+
+
+def _stopped(error: BaseException) -> Verdict:
+    exit_code = error.exit_code if isinstance(error, CrdbExportError) else CrdbExportError.exit_code
+    return Verdict("interrupted" if isinstance(error, StoppedError) else "failed", exit_code, described(error))
+
+
+def _all_lacking(lanes: Sequence[Lane]) -> tuple[Status, int]:
+    errors = [lane.error for lane in lanes]
+    if all(isinstance(error, SnapshotKeptError) for error in errors):
+        return "incomplete", INCOMPLETE
+    if all(isinstance(error, SinkRefusedError) for error in errors):
+        return "failed", SinkRefusedError.exit_code
+    return "failed", SinkError.exit_code
+
+
+def _told(lanes: Sequence[Lane]) -> str:
+    return "; ".join(f"sink {lane.sink.name} {lane.status}: {described(lane.error)}" for lane in lanes if lane.error)
