@@ -1,0 +1,5 @@
+"""`python -m crdbexport` is the command `crdbexport`."""
+
+from crdbexport.cli import main
+
+main()

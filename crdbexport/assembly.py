@@ -1,0 +1,96 @@
+"""Builds the parts of a run from its configuration: sinks in their lanes, transforms in their chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crdbexport.config import ExportConfig, convert
+from crdbexport.errors import ConfigError, CrdbExportError, PluginError
+from crdbexport.pipeline.lane import LaneSink
+from crdbexport.pipeline.transforming import NamedTransform, TransformChain
+from crdbexport.plugin_manager import PLUGIN_FAILURES, Plugins, SinkPluginManager
+from crdbexport.sinks.base import Sink, target_field
+from crdbexport.transforms.base import Transform
+
+
+def build_sinks(config: ExportConfig, plugins: Plugins) -> list[LaneSink]:
+    """The configured sinks; raises `ConfigError` or `PluginError` that names the sink and the option."""
+    if not config.sinks:
+        raise ConfigError("no sink: say where the records go with --sink TYPE:TARGET, such as --sink parquet:./lake")
+    sinks = [_build_sink(name, dict(options), plugins) for name, options in config.sinks.items()]
+    _refuse_shared_directories(sinks)
+    return sinks
+
+
+def build_chain(config: ExportConfig, plugins: Plugins) -> TransformChain:
+    """The configured transforms, in their order."""
+    return TransformChain([_build_transform(each, plugins) for each in config.transforms])
+
+
+def _build_sink(name: str, options: dict[str, Any], plugins: Plugins) -> LaneSink:
+    type_name = _type(options, f"sink {name}")
+    offer = plugins.sink(type_name)
+    options = _with_target(name, offer.kind, options)
+    settings = convert(options, offer.kind.Config, where=f"sink {name} ({type_name})")
+    sink = _constructed(offer.kind, settings, f"sink {name}", offer.plugin.label)
+    manager = SinkPluginManager(sink, f"{name} ({offer.plugin.label})")
+    return LaneSink(name, type_name, offer.plugin.label, sink, manager.hook)
+
+
+def _build_transform(options: Mapping[str, Any], plugins: Plugins) -> NamedTransform:
+    options = dict(options)
+    type_name = _type(options, "a transform")
+    offer = plugins.transform(type_name)
+    settings = convert(options, offer.kind.Config, where=f"transform {type_name}")
+    transform: Transform = _constructed(offer.kind, settings, f"transform {type_name}", offer.plugin.label)
+    return NamedTransform(type_name, offer.plugin.label, transform)
+
+
+def _type(options: dict[str, Any], what: str) -> str:
+    type_name = options.pop("type", None)
+    if not isinstance(type_name, str):
+        raise ConfigError(f'{what} needs a type, such as type = "parquet"; see `crdbexport plugins list`')
+    return type_name
+
+
+def _with_target(name: str, kind: type[Sink], options: dict[str, Any]) -> dict[str, Any]:
+    if "target" not in options or "target" in kind.Config.__struct_fields__:
+        return options
+    option = target_field(kind.Config)
+    target = options.pop("target")
+    if not option:
+        raise ConfigError(f"sink {name} takes no target, but was given {target!r}")
+    if option in options:
+        raise ConfigError(f"sink {name} is given {option!r} twice: {options[option]!r} and {target!r}")
+    return {**options, option: target}
+
+
+def _constructed(kind: Any, settings: Any, what: str, plugin: str) -> Any:
+    try:
+        return kind(settings)
+    except CrdbExportError:
+        raise
+    except PLUGIN_FAILURES as error:
+        raise PluginError(
+            f"{what} of {plugin} cannot be made: {type(error).__name__}: {error}", plugin=plugin
+        ) from error
+
+
+class _Claim(NamedTuple):
+    sink: str
+    directory: Path
+
+
+def _refuse_shared_directories(sinks: Sequence[LaneSink]) -> None:
+    claims: list[_Claim] = []
+    for each in sinks:
+        for directory in each.sink.directories():
+            mine = _Claim(each.name, Path(directory).resolve())
+            for other in claims:
+                if mine.directory.is_relative_to(other.directory) or other.directory.is_relative_to(mine.directory):
+                    raise ConfigError(
+                        f"sinks {other.sink} and {mine.sink} would share {mine.directory}; give each its own directory"
+                    )
+            claims.append(mine)

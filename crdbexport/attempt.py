@@ -1,0 +1,191 @@
+"""One attempt at a run: read what is not read yet, deliver what is not delivered yet, and account for all of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from crdbexport.config import ExportConfig
+from crdbexport.errors import ConfigError, shown
+from crdbexport.pipeline.accounting import sink_report
+from crdbexport.pipeline.batches import Batcher, Envelope
+from crdbexport.pipeline.dead_letters import DeadLetters
+from crdbexport.pipeline.delivery import Delivery
+from crdbexport.pipeline.intake import Intake
+from crdbexport.pipeline.lane import Lane, LaneSink
+from crdbexport.pipeline.observers import Observers
+from crdbexport.pipeline.spool import Spool
+from crdbexport.pipeline.state import Extraction, RunRecord, RunState
+from crdbexport.pipeline.transforming import TransformChain
+from crdbexport.pipeline.verdict import unallowed, verdict
+from crdbexport.plugin_manager import Plugins
+from crdbexport.reading import Reading
+from crdbexport.records import schemas
+from crdbexport.report import RunReport, SinkReport, versions
+from crdbexport.selection import Selection, coverage_of
+from crdbexport.sinks.base import Outcome, Run
+from crdbexport.supervision import Stop, Supervision, Watcher
+
+log = logging.getLogger(__name__)
+
+
+class Attempt:
+    """A run whose state this process holds; an earlier attempt may have read, or delivered, some of it."""
+
+    def __init__(
+        self,
+        config: ExportConfig,
+        record: RunRecord,
+        state: RunState,
+        sinks: Sequence[LaneSink],
+        chain: TransformChain,
+        plugins: Plugins,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config, self._record, self._state, self._clock = config, record, state, clock
+        self._plugins, self._chain = plugins, chain
+        self._started_at = clock()
+        self._known = state.report()
+        self._extraction = state.extraction()
+        self._earlier = _committed(self._known, sinks)
+        self._sinks = [each for each in sinks if each.name not in self._earlier]
+        self._refuse_undeliverable()
+        self._run = self._described()
+        self._spool = self._opened_spool()
+        self._observers = Observers(plugins)
+        self._delivery = Delivery([self._lane(each) for each in self._sinks])
+        self._intake = self._prepared_intake()
+        self._reading = None if self._extraction else Reading(config, self._intake, self._seal)
+
+    def run(self, stop: Stop, watch: Watcher) -> RunReport:
+        """Do what is left to do. Raises what keeps the run from beginning; what comes later is in the report."""
+        if self._known is not None and not self._sinks:
+            log.info("run %s is committed already", self._record.run_id, extra={"event": "run_known"})
+            return self._known
+        self._delivery.preflight()
+        log.info("run %s begins", self._record.run_id, extra={"event": "run_started"})
+        self._observers.tell("crdbexport_run_started", run=self._run)
+        self._delivery.begin(self._outcome)
+        if self._reading is not None:
+            self._reading.start()
+        Supervision(self._reading, self._delivery, self._spool).until_over(stop, watch)
+        report = self._account()
+        self._state.keep_report(report)
+        self._tidy()
+        log.info("run %s is %s", report.run_id, report.status, extra={"event": "run_finished"})
+        self._observers.tell("crdbexport_run_finished", report=report)
+        return report
+
+    def close(self) -> None:
+        self._observers.close()
+        self._state.close()
+
+    def _refuse_undeliverable(self) -> None:
+        if self._earlier and self._sinks and self._extraction is None:
+            names = ", ".join(each.name for each in self._sinks)
+            raise ConfigError(
+                f"run {shown(self._record.run_id)} is committed and its records are no longer kept, so that {names} "
+                "cannot be fed from it; give another --run-id"
+            )
+
+    def _described(self) -> Run:
+        record = self._record
+        extracted_at = self._extraction.extracted_at if self._extraction else self._started_at
+        streams = schemas(self._config.streams)
+        return Run(record.cluster, record.run_id, record.logical_time, extracted_at, "", streams)
+
+    def _opened_spool(self) -> Spool:
+        if self._extraction is None:
+            self._state.drop_extraction()
+            return Spool(self._state.spool_directory)
+        return Spool(self._state.spool_directory, self._extraction.batches)
+
+    def _lane(self, sink: LaneSink) -> Lane:
+        letters = DeadLetters(self._state.dead_letters(sink.name), sink.name)
+        return Lane(sink, replace(self._run, sink_name=sink.name), self._spool, letters, self._observers)
+
+    def _prepared_intake(self) -> Intake:
+        run = self._run
+        envelope = Envelope(run.cluster, run.run_id, run.logical_time, run.extracted_at)
+        return Intake(Batcher(envelope), self._chain, self._spool, self._config.streams)
+
+    def _seal(self, reading: Reading) -> None:
+        """The whole cluster is read: note it, then let the lanes commit."""
+        self._extraction = self._read_so_far(reading)
+        self._state.keep_extraction(self._extraction)
+        self._spool.seal()
+
+    def _read_so_far(self, reading: Reading) -> Extraction:
+        return Extraction(
+            extracted_at=self._run.extracted_at,
+            dialect=reading.dialect.name,
+            streams=self._intake.counts,
+            requests=reading.requests,
+            objects=reading.objects(),
+            gaps=tuple(reading.gaps),
+            renamed=tuple(sorted(self._chain.renamed)),
+            batches=self._spool.batches,
+        )
+
+    def _facts(self) -> Extraction:
+        if self._extraction is not None:
+            return self._extraction
+        assert self._reading is not None  # noqa: S101 (either it was read, or it is being read)
+        return self._read_so_far(self._reading)
+
+    def _outcome(self) -> Outcome:
+        facts = self._facts()
+        selection = Selection(self._config.database, self._config.exclude_database)
+        return Outcome(
+            complete=not unallowed(facts.gaps, self._config.allow_gaps),
+            gaps=facts.gaps,
+            coverage={
+                name: coverage_of(name, selection, facts.gaps, renamed=name in facts.renamed)
+                for name in self._config.streams
+            },
+            rows={name: counts.extracted - counts.filtered for name, counts in facts.streams.items()},
+        )
+
+    def _account(self) -> RunReport:
+        facts, lanes = self._facts(), self._delivery.lanes
+        earlier = list(self._earlier.values())
+        error = self._reading.error if self._reading and not self._delivery.hopeless else None
+        decided = verdict(error, lanes, facts.gaps, self._config.allow_gaps, earlier)
+        if error is not None:
+            log.debug("what ended the run", exc_info=error)
+        return RunReport(
+            run_id=self._record.run_id,
+            cluster=self._record.cluster,
+            logical_time=self._record.logical_time,
+            dialect=facts.dialect,
+            status=decided.status,
+            exit_code=decided.exit_code,
+            error=decided.error,
+            started_at=self._started_at,
+            finished_at=self._clock(),
+            streams=facts.streams,
+            requests=facts.requests,
+            objects=facts.objects,
+            gaps=facts.gaps,
+            sinks=(*earlier, *(sink_report(lane, facts.streams) for lane in lanes)),
+            versions=versions({info.distribution: info.version for info in self._plugins.infos if info.hooks}),
+        )
+
+    def _tidy(self) -> None:
+        """What was read is kept only as long as a sink still lacks it, or refused some of it."""
+        lanes = self._delivery.lanes
+        owed = any(lane.status != "committed" or lane.dead_letters.counts for lane in lanes)
+        if self._extraction is None or not owed:
+            self._state.drop_extraction()
+
+
+def _committed(report: RunReport | None, sinks: Sequence[LaneSink]) -> dict[str, SinkReport]:
+    """The configured sinks that an earlier attempt has committed."""
+    names = {each.name for each in sinks}
+    return {
+        each.name: each
+        for each in (report.sinks if report else ())
+        if each.status == "committed" and each.name in names
+    }

@@ -1,0 +1,80 @@
+"""The command line: arguments to config, errors to an exit code and one line on standard error."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from crdbexport import __version__
+from crdbexport.errors import CrdbExportError
+
+COMMANDS = ("export", "check", "streams", "plugins", "sandbox")
+BUG = 1
+BROKEN_PIPE = 141
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is asked for, so that `--version` loads none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"crdbexport.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="crdbexport")
+def cli() -> None:
+    """Export what CockroachDB's Cluster API tells about databases, tables and grants.
+
+    Try it without a cluster:  crdbexport export --sandbox --sink parquet:./lake
+    """
+
+
+def main() -> None:
+    """The console script: every way out has an exit code, and none shows a traceback without -v."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        _fail("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except CrdbExportError as error:
+        _fail(str(error), error.exit_code, error)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(BROKEN_PIPE)
+    except Exception as error:  # noqa: BLE001 (the last door: a bug gets one line too)
+        _fail(
+            f"a bug in crdbexport: {type(error).__name__}: {error}; run it with -v for the traceback, and report it",
+            BUG,
+            error,
+        )
+
+
+def _fail(message: str, exit_code: int, error: BaseException | None = None) -> None:
+    from crdbexport.cli.logs import one_line
+
+    if error is not None and _verbose():
+        import traceback
+
+        traceback.print_exception(error)
+    click.echo(f"error: {one_line(message)}", err=True)
+    sys.exit(exit_code)
+
+
+def _verbose() -> bool:
+    return any(each in ("-v", "-vv", "--verbose") for each in sys.argv)
+
+
+__all__: list[Any] = ["cli", "main"]

@@ -1,0 +1,75 @@
+"""`crdbexport check`: would an export work, and what would it cost."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crdbexport.cli.logs import one_line
+from crdbexport.cli.options import (
+    CLUSTER_OPTIONS,
+    COMMON_OPTIONS,
+    SELECTION_OPTIONS,
+    SINK_OPTIONS,
+    with_options,
+)
+from crdbexport.cli.settings import settled
+from crdbexport.errors import StoppedError
+
+if TYPE_CHECKING:
+    from crdbexport.checking import CheckResult
+    from crdbexport.config import ExportConfig
+
+SHOWN_GAPS = 10
+
+
+@click.command("check", short_help="See whether an export would work.")
+@with_options(CLUSTER_OPTIONS, SINK_OPTIONS, SELECTION_OPTIONS, COMMON_OPTIONS)
+@click.pass_context
+def command(ctx: click.Context, /, **params: Any) -> None:
+    """Reach the cluster, log in, tell its dialect, what cannot be read, and what a run would cost.
+
+    Reads every database's own parts and one table of each; exports nothing. Sinks that are given are checked first.
+    Exit codes are those of `export`; 3 tells of gaps.
+    """
+    import asyncio
+
+    from crdbexport.checking import look
+    from crdbexport.runner import check_sinks, reachable
+
+    config = settled(ctx, params)
+    signal.signal(signal.SIGTERM, _stopped)
+    with reachable(config) as cluster:
+        check_sinks(cluster)
+        for name in cluster.sinks:
+            click.echo(f"sink {name}: ready")
+        result = asyncio.run(look(cluster))
+    _tell(result, cluster)
+    sys.exit(3 if result.gaps else 0)
+
+
+def _stopped(number: int, frame: object) -> None:
+    raise StoppedError(number)
+
+
+def _tell(result: CheckResult, config: ExportConfig) -> None:
+    walk = result.walk
+    click.echo(f"cluster {one_line(config.cluster)} at {config.url[0]}: reached, logged in, dialect {result.dialect}")
+    click.echo(f"sees {walk.databases_listed} databases with {walk.tables_listed} tables")
+    click.echo(
+        f"a run takes about {result.run_requests} requests, {result.run_seconds:.0f} s if they come one by one, "
+        f"less with --concurrency {config.concurrency}"
+    )
+    if not walk.databases_listed:
+        click.echo("the account sees no database: grant it CONNECT on those it shall read")
+    for reason, count in sorted(Counter(gap.reason for gap in result.gaps).items()):
+        click.echo(f"{count} gaps: {reason}")
+    for gap in result.gaps[:SHOWN_GAPS]:
+        name = ".".join(filter(None, (gap.database, gap.schema, gap.table)))
+        click.echo(f"  {gap.reason}: {gap.part} of {one_line(name)}")
+    if len(result.gaps) > SHOWN_GAPS:
+        click.echo(f"  and {len(result.gaps) - SHOWN_GAPS} more")

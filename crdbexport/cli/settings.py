@@ -1,0 +1,100 @@
+"""From what was typed, set and written to a config: command line, then environment, then file, then default."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from crdbexport.cli import logs
+from crdbexport.config import ExportConfig, Secret, parse_config, read_toml
+from crdbexport.errors import ConfigError, shown
+
+NOT_OF_THE_RUN = frozenset({"config", "sink", "sink_option", "log_format", "quiet", "verbose"})
+TABLES = ("sinks", "transforms")
+SINK = re.compile(r"(?:(?P<name>[A-Za-z0-9_-]+)=)?(?P<type>[^:=]+)(?::(?P<target>.*))?", re.DOTALL)
+SINK_OPTION = re.compile(r"(?P<name>[^.=]+)\.(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
+
+
+def settled(ctx: click.Context, params: dict[str, Any]) -> ExportConfig:
+    """The config that all sources together give; sets up the log on the way."""
+    path: Path | None = params["config"]
+    file = read_toml(path) if path else {}
+    where = str(path) if path else "configuration"
+    _refuse_unknown(file, ctx, where)
+    values = {name: _value(ctx, name, value, file) for name, value in params.items()}
+    logs.set_up(values["log_format"], -1 if values["quiet"] else int(values["verbose"]))
+    settings = {name: value for name, value in values.items() if name not in NOT_OF_THE_RUN}
+    settings["sinks"] = _sinks(values.get("sink") or (), values.get("sink_option") or (), file.get("sinks", {}))
+    settings["transforms"] = file.get("transforms", [])
+    settings |= _secrets(values)
+    return parse_config({name: value for name, value in settings.items() if value is not None}, where=where)
+
+
+def _value(ctx: click.Context, name: str, value: Any, file: dict[str, Any]) -> Any:
+    """The file's value where neither the command line nor the environment gave one."""
+    if name not in file or ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
+        return value
+    given = file[name]
+    return (given,) if isinstance(value, tuple) and isinstance(given, str) else given
+
+
+def _refuse_unknown(file: dict[str, Any], ctx: click.Context, where: str) -> None:
+    known = [*ExportConfig.__struct_fields__, *NOT_OF_THE_RUN, *TABLES]
+    for key in file:
+        if key not in known or key in ("config", "sink", "sink_option"):
+            close = difflib.get_close_matches(key, known, n=1)
+            instead = "sinks" if key in ("sink", "sink_option") else close[0] if close else ""
+            hint = f"; did you mean {instead!r}?" if instead else ""
+            raise ConfigError(f"{where}: unknown option {key!r}{hint}")
+
+
+def _sinks(
+    given: tuple[str, ...], options: tuple[str, ...], in_file: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Sinks by name; those of the command line take the place of the file's, options are laid over both."""
+    if not isinstance(in_file, dict) or not all(isinstance(each, dict) for each in in_file.values()):
+        raise ConfigError("sinks: expected tables such as [sinks.lake] with a type")
+    sinks = {name: dict(each) for name, each in in_file.items()} if not given else _parsed(given)
+    for text in options:
+        found = SINK_OPTION.fullmatch(text)
+        if not found:
+            raise ConfigError(f"--sink-option {shown(text)}: expected NAME.KEY=VALUE")
+        if found["name"] not in sinks:
+            known = ", ".join(sinks) or "none"
+            raise ConfigError(f"--sink-option {shown(text)}: no sink is named {found['name']!r}; there is: {known}")
+        sinks[found["name"]][found["key"].replace("-", "_")] = found["value"]
+    return sinks
+
+
+def _parsed(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    sinks: dict[str, dict[str, Any]] = {}
+    for text in given:
+        found = SINK.fullmatch(text)
+        if not found:
+            raise ConfigError(f"--sink {shown(text)}: expected [NAME=]TYPE[:TARGET], such as parquet:./lake")
+        name = found["name"] or found["type"]
+        if name in sinks:
+            raise ConfigError(f"two sinks are named {name!r}; give one another name: --sink OTHER={shown(text)[1:-1]}")
+        target = {} if found["target"] is None else {"target": found["target"]}
+        sinks[name] = {"type": found["type"], **target}
+    return sinks
+
+
+def _secrets(values: dict[str, Any]) -> dict[str, Any]:
+    """Secrets come from the environment, or from whoever sits at the terminal."""
+    session, password = os.environ.get("CRDBEXPORT_SESSION"), os.environ.get("CRDBEXPORT_PASSWORD")
+    secrets = {
+        "session": Secret(session) if session else None,
+        "password": Secret(password) if password else None,
+    }
+    wanted = values.get("username") and not (session or password or values.get("password_file"))
+    if wanted and sys.stdin is not None and sys.stdin.isatty():
+        secrets["password"] = Secret(click.prompt(f"Password for {values['username']}", hide_input=True, err=True))
+    return secrets

@@ -1,0 +1,105 @@
+"""What a person is told at the end of a run: what was published, what is missing, and what to do next."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from crdbexport.cli.logs import one_line
+from crdbexport.config import ExportConfig
+from crdbexport.pipeline.verdict import unallowed
+from crdbexport.report import RunReport, SinkReport
+
+RESUMABLE = frozenset({5, 130, 143})
+
+
+def tell(report: RunReport, config: ExportConfig) -> None:
+    """Print the summary on standard error."""
+    seconds = (report.finished_at - report.started_at).total_seconds()
+    _say(
+        f"run {report.run_id} of {report.cluster}: {report.status} in {seconds:.1f} s, "
+        f"{report.requests.total} requests, exit code {report.exit_code}"
+    )
+    for name, counts in report.streams.items():
+        filtered = f" ({counts.filtered:,} filtered)" if counts.filtered else ""
+        _say(f"  {name:<16} {counts.extracted:>12,} records{filtered}")
+    for sink in report.sinks:
+        _say(_told(sink))
+    _tell_gaps(report, config)
+    if report.error and report.exit_code:
+        _say(f"error: {report.error}")
+    for command in filter(None, (_reading_command(sink) for sink in report.sinks)):
+        _say(f"read it with:\n  {command}")
+    if report.exit_code in RESUMABLE:
+        _say(f"run it again with:\n  {_same_command(report.run_id)}")
+
+
+def _say(text: str) -> None:
+    for line in text.split("\n"):
+        click.echo(one_line(line), err=True)
+
+
+def _told(sink: SinkReport) -> str:
+    delivered = sum(each.delivered for each in sink.streams.values())
+    dead = sum(each.dead_lettered for each in sink.streams.values())
+    letters = f", {dead:,} dead letters" if dead else ""
+    return f"  sink {sink.name} ({sink.target}): {sink.status}, {delivered:,} records, {sink.bytes:,} bytes{letters}"
+
+
+def _tell_gaps(report: RunReport, config: ExportConfig) -> None:
+    if not report.gaps:
+        return
+    for reason, count in sorted(Counter(gap.reason for gap in report.gaps).items()):
+        _say(f"  {count} gaps: {reason}")
+    reasons = sorted({gap.reason for gap in unallowed(report.gaps, config.allow_gaps)})
+    if reasons:
+        flags = " ".join(f"--allow-gaps {reason}" for reason in reasons)
+        _say(f"  if these gaps are to be expected, add: {flags}")
+
+
+def _reading_command(sink: SinkReport) -> str:
+    """A command that shows the largest stream that was published, with what is installed here."""
+    published = [each for each in sink.artifacts if each.stream and each.rows and Path(each.location).is_file()]
+    if not published:
+        return ""
+    largest = max(published, key=lambda each: each.rows or 0)
+    if sink.type == "jsonl":
+        return _head(largest.location)
+    return f"{_python()} -c {shlex.quote(_reading_code(largest.location))}" if sink.type == "parquet" else ""
+
+
+def _head(path: str) -> str:
+    quoted = shlex.quote(path)
+    if path.endswith(".gz"):
+        return f"gzip -dc {quoted} | head -n 3"
+    if path.endswith(".zst"):
+        code = f"import pyarrow as pa; print(pa.input_stream({path!r}).read(2000).decode(errors='ignore'))"
+        return f"{_python()} -c {shlex.quote(code)}"
+    return f"head -n 3 {quoted}"
+
+
+def _reading_code(path: str) -> str:
+    if importlib.util.find_spec("duckdb"):
+        return f"import duckdb; duckdb.read_parquet({path!r}).show(max_width=200)"
+    if importlib.util.find_spec("polars"):
+        return f"import polars; print(polars.read_parquet({path!r}))"
+    return f"import pyarrow.parquet as pq; print(*pq.read_table({path!r}).slice(0, 5).to_pylist(), sep='\\n')"
+
+
+def _python() -> str:
+    """How this Python is called from the shell that called us."""
+    found = shutil.which("python")
+    same = found is not None and Path(found).resolve() == Path(sys.executable).resolve()
+    return "python" if same and Path(found or "").parent == Path(sys.executable).parent else shlex.quote(sys.executable)
+
+
+def _same_command(run_id: str) -> str:
+    arguments = sys.argv[1:]
+    named = any(each == "--run-id" or each.startswith("--run-id=") for each in arguments)
+    return shlex.join(["crdbexport", *arguments, *([] if named else ["--run-id", run_id])])

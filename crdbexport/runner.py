@@ -1,0 +1,181 @@
+"""The composition root: builds everything that a run needs, lets it work together, and tells what came of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from crdbexport.assembly import build_chain, build_sinks
+from crdbexport.attempt import Attempt
+from crdbexport.config import ExportConfig, Secret, check, logical_time, state_directory
+from crdbexport.errors import ConfigError, CrdbExportError
+from crdbexport.pipeline.dead_letters import DeadLetters
+from crdbexport.pipeline.delivery import Delivery
+from crdbexport.pipeline.lane import Lane
+from crdbexport.pipeline.observers import Observers
+from crdbexport.pipeline.spool import Spool
+from crdbexport.pipeline.state import RunRecord, RunState
+from crdbexport.plugin_manager import load_plugins
+from crdbexport.records import schemas
+from crdbexport.report import ObjectCounts, RequestCounts, RunReport, versions
+from crdbexport.sinks.base import Run
+from crdbexport.supervision import Stop, Watcher
+
+log = logging.getLogger(__name__)
+
+SANDBOX_CLUSTER = "sandbox"
+SANDBOX_LOGIN = "demo"
+
+
+def export(
+    config: ExportConfig,
+    *,
+    plugins: Sequence[tuple[str, object]] = (),
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    stop: Stop | None = None,
+    watch: Watcher | None = None,
+) -> RunReport:
+    """Export a cluster and return the account of the run, whatever became of it.
+
+    Raises `CrdbExportError` where the run could not begin: a wrong configuration, a broken plugin, a sink whose
+    preflight refuses. Blocks until the end; may be called from any thread, also inside a running event loop, and
+    installs no signal handlers. `plugins` adds plugin objects by name, `stop` ends the run from another thread,
+    `watch` is called several times a second with the progress.
+    """
+    started_at = clock()
+    run_id = config.run_id or f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    try:
+        with reachable(config) as cluster:
+            attempt = _prepared(cluster, run_id, plugins, clock)
+            try:
+                report = attempt.run(stop or Stop(), watch or (lambda progress: None))
+            finally:
+                attempt.close()
+    except CrdbExportError as error:
+        write_report(config, _stillborn(config, run_id, started_at, clock(), error))
+        raise
+    write_report(config, report)
+    return report
+
+
+def _prepared(
+    config: ExportConfig, run_id: str, plugins: Sequence[tuple[str, object]], clock: Callable[[], datetime]
+) -> Attempt:
+    installed = load_plugins(third_party=not config.no_plugins, extra=plugins)
+    sinks = build_sinks(config, installed)
+    chain = build_chain(config, installed)
+    state = RunState(state_directory(config), config.cluster, run_id)
+    try:
+        now = clock()
+        record = state.begin(RunRecord(config.cluster, run_id, logical_time(config, now), now, _settings(config)))
+        return Attempt(config, record, state, sinks, chain, installed, clock)
+    except BaseException:
+        state.close()
+        raise
+
+
+def _settings(config: ExportConfig) -> dict[str, object]:
+    """What decides which records a run reads; it cannot change under one run id once they are read."""
+    return {
+        "logical_time": config.logical_time,
+        "stream": list(config.streams),
+        "database": list(config.database),
+        "exclude_database": list(config.exclude_database),
+        "transforms": list(config.transforms),
+    }
+
+
+def check_sinks(config: ExportConfig) -> None:
+    """Ask the configured sinks whether they could work; raises what `export` would raise."""
+    installed = load_plugins(third_party=not config.no_plugins)
+    build_chain(config, installed)
+    if not config.sinks:
+        return
+    now = datetime.now(UTC)
+    run = Run(config.cluster, "check", logical_time(config, now), now, "", schemas(config.streams))
+    nowhere = Path(os.devnull)
+    spool, observers = Spool(nowhere), Observers(installed)
+    lanes = [
+        Lane(each, replace(run, sink_name=each.name), spool, DeadLetters(nowhere, each.name), observers)
+        for each in build_sinks(config, installed)
+    ]
+    delivery = Delivery(lanes)
+    delivery.preflight()
+    delivery.dismiss()
+
+
+@contextmanager
+def reachable(config: ExportConfig) -> Iterator[ExportConfig]:
+    """The checked configuration with a cluster to reach: its own, or a sandbox that lives as long as the context."""
+    check(config)
+    if not config.sandbox:
+        yield config
+        return
+    if config.url:
+        raise ConfigError("--sandbox brings its own cluster; leave out --url")
+    try:
+        from crdbexport.sandbox.app import Sandbox
+        from crdbexport.sandbox.server import SandboxServer
+        from crdbexport.sandbox.world import World
+    except ImportError as error:
+        raise ConfigError("the sandbox is not installed; install it with: pip install 'crdbexport[sandbox]'") from error
+    with SandboxServer(Sandbox(World(), username=SANDBOX_LOGIN, password=SANDBOX_LOGIN)) as server:
+        yield msgspec.structs.replace(
+            config,
+            url=(server.url,),
+            cluster=config.cluster or SANDBOX_CLUSTER,
+            username=SANDBOX_LOGIN,
+            password=Secret(SANDBOX_LOGIN),
+            session=None,
+            no_login=False,
+        )
+
+
+def _stillborn(
+    config: ExportConfig, run_id: str, started_at: datetime, finished_at: datetime, error: CrdbExportError
+) -> RunReport:
+    """The report of a run that could not begin."""
+    try:
+        moment = logical_time(config, started_at)
+    except ConfigError:
+        moment = started_at
+    return RunReport(
+        run_id=run_id,
+        cluster=config.cluster,
+        logical_time=moment,
+        dialect=None,
+        status="failed",
+        exit_code=error.exit_code,
+        error=str(error),
+        started_at=started_at,
+        finished_at=finished_at,
+        streams={},
+        requests=RequestCounts(),
+        objects=ObjectCounts(),
+        gaps=(),
+        sinks=(),
+        versions=versions({}),
+    )
+
+
+def write_report(config: ExportConfig, report: RunReport) -> None:
+    """Write the report where --report says; `-` is standard output."""
+    if config.report is None:
+        return
+    if config.report == "-":
+        sys.stdout.buffer.write(report.to_json())
+        sys.stdout.buffer.flush()
+        return
+    try:
+        Path(config.report).write_bytes(report.to_json())
+    except OSError as error:
+        log.error("--report %s cannot be written: %s", config.report, error.strerror or error)
