@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from crdbexport.config import ExportConfig, convert
 from crdbexport.errors import ConfigError, CrdbExportError, PluginError
 from crdbexport.pipeline.lane import LaneSink
@@ -32,7 +34,7 @@ def build_chain(config: ExportConfig, plugins: Plugins) -> TransformChain:
 def _build_sink(name: str, options: dict[str, Any], plugins: Plugins) -> LaneSink:
     type_name = _type(options, f"sink {name}")
     offer = plugins.sink(type_name)
-    options = _with_target(name, offer.kind, options)
+    options = _with_target(name, type_name, offer.kind, options)
     settings = convert(options, offer.kind.Config, where=f"sink {name} ({type_name})")
     sink = _constructed(offer.kind, settings, f"sink {name}", offer.plugin.label)
     manager = SinkPluginManager(sink, f"{name} ({offer.plugin.label})")
@@ -55,16 +57,23 @@ def _type(options: dict[str, Any], what: str) -> str:
     return type_name
 
 
-def _with_target(name: str, kind: type[Sink], options: dict[str, Any]) -> dict[str, Any]:
-    if "target" not in options or "target" in kind.Config.__struct_fields__:
-        return options
+def _with_target(name: str, type_name: str, kind: type[Sink], options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the target under the name of the option that it fills."""
     option = target_field(kind.Config)
+    if "target" not in options or option == "target":
+        if option in _required(kind) and option not in options:
+            raise ConfigError(f"sink {name} needs a {option}: --sink {type_name}:{option.upper()}")
+        return options
     target = options.pop("target")
     if not option:
         raise ConfigError(f"sink {name} takes no target, but was given {target!r}")
     if option in options:
         raise ConfigError(f"sink {name} is given {option!r} twice: {options[option]!r} and {target!r}")
     return {**options, option: target}
+
+
+def _required(kind: type[Sink]) -> set[str]:
+    return {field.name for field in msgspec.structs.fields(kind.Config) if field.required}
 
 
 def _constructed(kind: Any, settings: Any, what: str, plugin: str) -> Any:

@@ -141,6 +141,9 @@ def _explained(problem: str, wanted: Any) -> str:
         close = difflib.get_close_matches(unknown[1], wanted.__struct_fields__, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(wanted.__struct_fields__)}"
         return f"unknown option {unknown[1]!r}{hint}"
+    missing = re.search(r"missing required field `(.+)`", text)
+    if missing:
+        return f"option {missing[1]!r} is required"
     return f"{option}: {text}" if option else text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from crdbexport.cluster.connect import chosen_dialect, connected
 from crdbexport.cluster.extractor import Extractor, WalkCounts
@@ -49,7 +49,9 @@ class Reading:
         """End the reading soon: no new requests, and the session is logged out. `reason` becomes its error."""
         if self._reason is None and self._loop is not None and self._task is not None:
             self._reason = reason
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            # A loop that has just closed has nothing left to stop.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._task.cancel)
 
     def objects(self) -> ObjectCounts:
         """What was asked for; of a reading that was cut short, what it had come to."""

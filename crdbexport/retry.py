@@ -54,6 +54,10 @@ async def with_retries(
 ) -> T:
     """The result of the first attempt that succeeds; nothing but `TransientError` is tried again."""
 
+    async def attempted() -> T:
+        # tenacity awaits only what it can see to be a coroutine function.
+        return await attempt()
+
     def wait(state: tenacity.RetryCallState) -> float:
         return policy.wait_seconds(state.attempt_number, _transient(state).retry_after)
 
@@ -69,7 +73,7 @@ async def with_retries(
         reraise=True,
     )
     try:
-        return await retrying(attempt)
+        return await retrying(attempted)
     except TransientError as error:
         raise error.final from error.__cause__
 

@@ -32,8 +32,8 @@ def tell(report: RunReport, config: ExportConfig) -> None:
     for sink in report.sinks:
         _say(_told(sink))
     _tell_gaps(report, config)
-    if report.error and report.exit_code:
-        _say(f"error: {report.error}")
+    if report.error:
+        _say(f"{report.status}: {report.error}")
     for command in filter(None, (_reading_command(sink) for sink in report.sinks)):
         _say(f"read it with:\n  {command}")
     if report.exit_code in RESUMABLE:
@@ -56,7 +56,8 @@ def _tell_gaps(report: RunReport, config: ExportConfig) -> None:
     if not report.gaps:
         return
     for reason, count in sorted(Counter(gap.reason for gap in report.gaps).items()):
-        _say(f"  {count} gaps: {reason}")
+        _say(f"  {count} {'gap' if count == 1 else 'gaps'}: {reason}")
+    _say("  each of them is in the run report (--report FILE), and shown with -v")
     reasons = sorted({gap.reason for gap in unallowed(report.gaps, config.allow_gaps)})
     if reasons:
         flags = " ".join(f"--allow-gaps {reason}" for reason in reasons)
@@ -71,7 +72,12 @@ def _reading_command(sink: SinkReport) -> str:
     largest = max(published, key=lambda each: each.rows or 0)
     if sink.type == "jsonl":
         return _head(largest.location)
-    return f"{_python()} -c {shlex.quote(_reading_code(largest.location))}" if sink.type == "parquet" else ""
+    return f"{_python()} -c {_quoted(_reading_code(largest.location))}" if sink.type == "parquet" else ""
+
+
+def _quoted(code: str) -> str:
+    """In double quotes, which Python code reads best in, unless the shell would look inside."""
+    return shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
 
 
 def _head(path: str) -> str:
@@ -80,7 +86,7 @@ def _head(path: str) -> str:
         return f"gzip -dc {quoted} | head -n 3"
     if path.endswith(".zst"):
         code = f"import pyarrow as pa; print(pa.input_stream({path!r}).read(2000).decode(errors='ignore'))"
-        return f"{_python()} -c {shlex.quote(code)}"
+        return f"{_python()} -c {_quoted(code)}"
     return f"head -n 3 {quoted}"
 
 

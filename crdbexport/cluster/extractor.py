@@ -205,7 +205,8 @@ class Extractor:
         schema, name = (table.schema, table.name) if table else (None, None)
         gap = Gap(database, part, value.reason, schema, name, value.http_status)
         self.gaps.append(gap)
-        log.warning("gap (%s): %s", value.reason, value, extra={"event": "gap", "gap": gap})
+        names = ".".join(shown(each) for each in (database, schema, name) if each is not None)
+        log.info("gap: %s of %s: %s: %s", part, names, value.reason, value, extra={"event": "gap", "gap": gap})
 
     def _refuse_nothing(self) -> None:
         """A run in which every single request failed has nothing to publish."""

@@ -50,7 +50,7 @@ def verdict(
     problems = [
         _told(lacking),
         f"{letters} records refused, kept as dead letters" if letters else "",
-        f"{reasons.total()} gaps ({', '.join(f'{n} {reason}' for reason, n in sorted(reasons.items()))})"
+        f"{reasons.total()} gaps that are not allowed ({', '.join(f'{n} {reason}' for reason, n in sorted(reasons.items()))})"
         if reasons
         else "",
     ]
