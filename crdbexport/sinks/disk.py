@@ -1,0 +1,85 @@
+"""Durable file operations, and one error for a disk that is full or fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from crdbexport.errors import StorageError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_TROUBLE = _FULL | {errno.EIO}
+
+
+@contextmanager
+def storage_errors(place: Path, needed_bytes: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Turn an OSError into a StorageError that names the path and, where known, the bytes needed."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(place, error, needed_bytes()) from error
+
+
+def storage_error(place: Path, error: OSError, needed_bytes: int = 0) -> StorageError:
+    """The error for `error`, which happened at or below `place`."""
+    where = error.filename or place
+    if error.errno not in _FULL:
+        return StorageError(f"{where}: {cause_of(error)}; mend that, then run the same command")
+    needed = f" (more than {needed_bytes:,} bytes are needed)" if needed_bytes else ""
+    return StorageError(f"{where}: {cause_of(error)}{needed}; free space, then run the same command")
+
+
+def cause_of(error: OSError) -> str:
+    """The operating system's own words for the error."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def sync(path: Path) -> None:
+    """Return once a file's bytes, or a directory's entries, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """Sync each path once."""
+    for path in sorted(set(paths)):
+        sync(path)
+
+
+def make_directories(path: Path) -> None:
+    """Create `path` and what is missing above it, durably; their modes follow the umask."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_directories(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
+
+
+def write_durably(data: bytes, path: Path, *, via: Path) -> None:
+    """Let `data` appear at `path` at once and for good. `via` is a temporary name on the same file system."""
+    # Not `tempfile`: its files are 0600 whatever the umask.
+    via.write_bytes(data)
+    sync(via)
+    via.replace(path)
+    sync(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all that is in it, if it is there."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def remove_if_empty(*directories: Path) -> None:
+    """Remove each directory that holds nothing, innermost first."""
+    for directory in directories:
+        with suppress(OSError):
+            directory.rmdir()

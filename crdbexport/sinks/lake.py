@@ -1,0 +1,134 @@
+"""A directory that file sinks publish to: where things stand in it, who may change it, and if it is usable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from crdbexport.errors import ConfigError, RunHeldError
+from crdbexport.sinks.base import Run
+from crdbexport.sinks.disk import DISK_TROUBLE, cause_of, make_directories, storage_error, write_durably
+from crdbexport.sinks.file_names import escaped
+from crdbexport.sinks.manifest import Manifest, ManifestFile, read_manifest
+
+LOCK_TIMEOUT_SECONDS = 60.0
+_LOCK_SUFFIX = ".lock"
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The paths below `root`. No stem starts with `_`, so names that do are free for this class."""
+
+    root: Path
+
+    @property
+    def staging_root(self) -> Path:
+        return self.root / "_staging"
+
+    @property
+    def manifests(self) -> Path:
+        return self.root / "_manifests"
+
+    def staging(self, stem: str) -> Path:
+        return self.staging_root / stem
+
+    def prepared(self, stem: str) -> Path:
+        return self.staging(stem) / "prepared.json"
+
+    def manifest(self, stem: str) -> Path:
+        return self.manifests / f"{stem}.json"
+
+    def staged(self, stem: str, stream: str) -> Path:
+        # Without a suffix, so that `**/*.parquet` over the whole directory does not find it.
+        return self.staging(stem) / stream
+
+    def place(self, file: ManifestFile) -> Path:
+        return self.root / file.path
+
+    def unfinished(self) -> list[str]:
+        """The stems of all runs that left something in staging, running ones included."""
+        names = (path.name for path in self.staging_root.iterdir())
+        return sorted({name.removesuffix(_LOCK_SUFFIX) for name in names if not name.startswith("_")})
+
+    def manifests_of(self, cluster: str) -> Iterator[Manifest]:
+        """The manifests of all committed runs of the cluster, sorted by run."""
+        for path in sorted(self.manifests.glob(f"{escaped(cluster)}.*.json")):
+            yield read_manifest(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only process that publishes to this directory, for a moment."""
+        lock = FileLock(self.staging_root / "_commit.lock", timeout=LOCK_TIMEOUT_SECONDS, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunHeldError(
+                f"{self.root}: another process has been publishing for {LOCK_TIMEOUT_SECONDS:.0f} seconds; "
+                "run the same command again when it has finished"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def hold(self, stem: str) -> FileLock | None:
+        """The lock of a run until `let_go`, or the process's death; None when another holds it.
+
+        Both happen under `locked()`: nobody can then have opened a lock file that is about to be removed.
+        """
+        lock = FileLock(self.staging_root / f"{stem}{_LOCK_SUFFIX}", thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return None
+        return lock
+
+    def let_go(self, lock: FileLock) -> None:
+        """Free the lock of a run, and remove its file."""
+        try:
+            Path(lock.lock_file).unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+    def check(self, run: Run, sink: str) -> None:
+        """Raise unless `run` can be published here by a sink of this type."""
+        try:
+            self._probe()
+            self._refuse_other_devices(run.streams)
+        except OSError as error:
+            if error.errno in DISK_TROUBLE:
+                raise storage_error(self.root, error) from error
+            raise ConfigError(
+                f"{error.filename or self.root}: cannot publish here: {cause_of(error)}; "
+                f"make it writable for user id {os.getuid()}, or name another directory"
+            ) from error
+        for manifest in self.manifests_of(run.cluster):
+            if manifest.sink != sink:
+                raise ConfigError(
+                    f"{self.root}: holds runs of a {manifest.sink} sink; name another directory for {sink}, "
+                    "for readers expect one format"
+                )
+
+    def _probe(self) -> None:
+        make_directories(self.staging_root)
+        with self.locked():
+            probe, new = self.staging_root / "_probe", self.staging_root / "_probe.new"
+            try:
+                write_durably(b"probe", probe, via=new)
+                probe.unlink()
+            finally:
+                new.unlink(missing_ok=True)
+
+    def _refuse_other_devices(self, streams: Iterable[str]) -> None:
+        device = self.staging_root.stat().st_dev
+        for path in (self.manifests, *(self.root / stream for stream in streams)):
+            if path.exists() and path.stat().st_dev != device:
+                raise ConfigError(
+                    f"{path}: lies on another file system than {self.staging_root}, so files cannot be "
+                    "renamed into place; publish to one file system"
+                )

@@ -1,0 +1,92 @@
+"""The manifest: what a run published into a directory. Its appearance under `_manifests/` is the commit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from crdbexport.errors import ConfigError
+from crdbexport.records import Gap
+from crdbexport.sinks.base import Outcome, Run
+from crdbexport.sinks.disk import write_durably
+
+SCHEMA_VERSION = 1
+
+
+class ManifestFile(msgspec.Struct, frozen=True):
+    """One published file. `path` is relative to the directory, with `/` on every system."""
+
+    path: str
+    stream: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        # Files named here are renamed and removed: a forged manifest must not reach out of the tree.
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"the path {self.path!r} leaves the directory")
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed run: its files, their rows by stream, and what could not be read."""
+
+    schema_version: int = SCHEMA_VERSION
+    cluster: str
+    run_id: str
+    logical_time: datetime
+    extracted_at: datetime
+    complete: bool
+    sink: str
+    rows: dict[str, int]
+    files: tuple[ManifestFile, ...]
+    gaps: tuple[Gap, ...] = ()
+
+    def same_snapshot(self, other: Manifest) -> bool:
+        """Whether a directory keeps only one of the two."""
+        return self.cluster == other.cluster and self.logical_time == other.logical_time
+
+
+def manifest_of(run: Run, outcome: Outcome, sink: str, files: tuple[ManifestFile, ...]) -> Manifest:
+    """The manifest of a run that published `files`."""
+    return Manifest(
+        cluster=run.cluster,
+        run_id=run.run_id,
+        logical_time=run.logical_time.astimezone(UTC),
+        extracted_at=run.extracted_at.astimezone(UTC),
+        complete=outcome.complete,
+        sink=sink,
+        rows={file.stream: file.rows for file in files},
+        files=files,
+        gaps=outcome.gaps,
+    )
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest at `path`. Raises ConfigError when it is damaged, or of a newer schema version."""
+    data = path.read_bytes()
+    try:
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{path}: a newer crdbexport wrote this manifest (schema version {version}, known here: "
+                f"{SCHEMA_VERSION}); update crdbexport, or publish to another directory"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: the manifest is damaged ({error}); restore it, or remove it and the files of its run"
+        ) from error
+
+
+def write_manifest(manifest: Manifest, path: Path, *, via: Path) -> None:
+    """Let the manifest appear at `path`, whole and durable. Equal manifests give equal bytes."""
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    write_durably(data, path, via=via)
