@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from crdbexport.disk import storage_errors
 from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
-from crdbexport.sinks.disk import storage_errors
 from crdbexport.sinks.lake import Lake
 from crdbexport.sinks.manifest import Manifest
 from crdbexport.sinks.publishing import Publication

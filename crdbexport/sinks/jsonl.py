@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 
 import pyarrow as pa
 
+from crdbexport.disk import storage_errors
 from crdbexport.errors import ConfigError, SinkError
 from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
 from crdbexport.sinks.directory import DirectorySink
-from crdbexport.sinks.disk import storage_errors
 from crdbexport.sinks.json_lines import json_rows
 
 STANDARD_OUTPUT = "-"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from crdbexport.disk import DISK_TROUBLE, cause_of, make_directories, storage_error, write_durably
 from crdbexport.errors import ConfigError, RunHeldError
+from crdbexport.file_names import escaped
 from crdbexport.sinks.base import Run
-from crdbexport.sinks.disk import DISK_TROUBLE, cause_of, make_directories, storage_error, write_durably
-from crdbexport.sinks.file_names import escaped
 from crdbexport.sinks.manifest import Manifest, ManifestFile, read_manifest
 
 LOCK_TIMEOUT_SECONDS = 60.0

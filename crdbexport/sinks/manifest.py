@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from crdbexport.disk import write_durably
 from crdbexport.errors import ConfigError
 from crdbexport.records import Gap
 from crdbexport.sinks.base import Outcome, Run
-from crdbexport.sinks.disk import write_durably
 
 SCHEMA_VERSION = 1
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from crdbexport.errors import RunHeldError, SinkRefusedError, shown
+from crdbexport.disk import make_directories, sync
+from crdbexport.errors import RunHeldError, SnapshotKeptError, shown
+from crdbexport.file_names import file_stem
 from crdbexport.sinks.base import Outcome, Run
-from crdbexport.sinks.disk import make_directories, sync
-from crdbexport.sinks.file_names import file_stem
 from crdbexport.sinks.lake import Lake
 from crdbexport.sinks.manifest import Manifest, ManifestFile, manifest_of, read_manifest, write_manifest
 from crdbexport.sinks.recovery import (
@@ -76,7 +76,7 @@ class Publication:
     def commit(self, outcome: Outcome, rows: Mapping[str, int]) -> Manifest:
         """Publish the staged files; for a run that is already published, nothing new.
 
-        Raises SinkRefusedError when the run is incomplete and a complete one of the same snapshot stands.
+        Raises SnapshotKeptError when the run is incomplete and a complete one of the same snapshot stands.
         """
         try:
             if self.published is None:
@@ -121,7 +121,7 @@ class Publication:
     def _refuse_to_supersede_complete(self, manifest: Manifest) -> None:
         others = () if manifest.complete else same_snapshot(self._lake, manifest)
         for kept in (other for other in others if other.complete):
-            raise SinkRefusedError(
+            raise SnapshotKeptError(
                 f"{self._lake.root}: keeps the complete snapshot of run {shown(kept.run_id)} for cluster "
                 f"{shown(kept.cluster)} at {kept.logical_time.isoformat()}; this run is incomplete, and was "
                 "not published"

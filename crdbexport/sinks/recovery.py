@@ -12,9 +12,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from crdbexport.disk import make_directories, remove_if_empty, remove_tree, sync, sync_all
 from crdbexport.errors import RunHeldError, StorageError
-from crdbexport.sinks.disk import make_directories, remove_if_empty, remove_tree, sync, sync_all
-from crdbexport.sinks.file_names import file_stem
+from crdbexport.file_names import file_stem
 from crdbexport.sinks.lake import Lake
 from crdbexport.sinks.manifest import Manifest, ManifestFile, read_manifest, write_manifest
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from crdbexport.errors import ConfigError, RunHeldError, SinkRefusedError, StorageError
+from crdbexport.errors import ConfigError, RunHeldError, SnapshotKeptError, StorageError
+from crdbexport.file_names import file_stem
 from crdbexport.records import STREAMS, Gap
 from crdbexport.sinks.base import Batch, Sink
-from crdbexport.sinks.file_names import file_stem
 from crdbexport.sinks.lake import Lake
 from crdbexport.sinks.publishing import Publication
 from tests.sinks.lake_support import (
@@ -207,7 +207,7 @@ def test_an_incomplete_run_never_supersedes_a_complete_one(tmp_path: Path) -> No
     before = all_files(tmp_path)
     sink = jsonl(tmp_path)
     sink.open(run=a_run("partial"))
-    with pytest.raises(SinkRefusedError, match='keeps the complete snapshot of run "whole" for cluster "prod"'):
+    with pytest.raises(SnapshotKeptError, match='keeps the complete snapshot of run "whole" for cluster "prod"'):
         sink.commit(outcome=an_outcome(complete=False))
     assert all_files(tmp_path) == before
     assert_consistent(tmp_path)
@@ -225,7 +225,7 @@ def test_the_rule_is_checked_at_commit_not_at_open(tmp_path: Path) -> None:
     partial = jsonl(tmp_path)
     partial.open(run=a_run("partial"))
     deliver(jsonl(tmp_path), a_run("whole"), everything(a_run("whole")))
-    with pytest.raises(SinkRefusedError):
+    with pytest.raises(SnapshotKeptError):
         partial.commit(outcome=an_outcome(complete=False))
     assert run_ids(tmp_path) == ["whole"]
 
@@ -428,7 +428,7 @@ def test_a_crashed_publication_is_finished_before_the_next_commit(tmp_path: Path
     partial = jsonl(tmp_path)
     partial.open(run=a_run("partial"))
     prepare_and_die(tmp_path, "whole")
-    with pytest.raises(SinkRefusedError, match="whole"):
+    with pytest.raises(SnapshotKeptError, match="whole"):
         partial.commit(outcome=an_outcome(complete=False))
     assert run_ids(tmp_path) == ["whole"]
     assert_consistent_but_for_dead(tmp_path, "whole")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crdbexport.sinks.file_names import MAX_PART_BYTES, escaped, file_stem, unescaped
+from crdbexport.file_names import MAX_PART_BYTES, escaped, file_stem, unescaped
 from tests.sinks.lake_support import a_run, deliver, parquet, records
 
 NAMES = st.text(max_size=60) | st.text(alphabet="abA.-_~%/0", max_size=130)

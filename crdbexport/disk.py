@@ -12,7 +12,7 @@ from pathlib import Path
 from crdbexport.errors import StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-DISK_TROUBLE = _FULL | {errno.EIO}
+DISK_TROUBLE = _FULL | {errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
 @contextmanager
