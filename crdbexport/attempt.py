@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from crdbexport.config import ExportConfig
-from crdbexport.errors import ConfigError, shown
+from crdbexport.errors import ConfigError, StorageError, shown
 from crdbexport.pipeline.accounting import sink_report
 from crdbexport.pipeline.batches import Batcher, Envelope
 from crdbexport.pipeline.dead_letters import DeadLetters
@@ -64,16 +64,15 @@ class Attempt:
         if self._known is not None and not self._sinks:
             log.info("run %s is committed already", self._record.run_id, extra={"event": "run_known"})
             return self._known
-        self._delivery.preflight()
+        self._delivery.preflight(lambda: stop.error)
         log.info("run %s begins", self._record.run_id, extra={"event": "run_started"})
         self._observers.tell("crdbexport_run_started", run=self._run)
         self._delivery.begin(self._outcome)
         if self._reading is not None:
             self._reading.start()
         Supervision(self._reading, self._delivery, self._spool).until_over(stop, watch)
-        report = self._account()
-        self._state.keep_report(report)
-        self._tidy()
+        report = self._account(stop)
+        self._keep(report)
         log.info("run %s is %s", report.run_id, report.status, extra={"event": "run_finished"})
         self._observers.tell("crdbexport_run_finished", report=report)
         return report
@@ -113,6 +112,7 @@ class Attempt:
 
     def _seal(self, reading: Reading) -> None:
         """The whole cluster is read: note it, then let the lanes commit."""
+        self._spool.check()
         self._extraction = self._read_so_far(reading)
         self._state.keep_extraction(self._extraction)
         self._spool.seal()
@@ -125,7 +125,6 @@ class Attempt:
             requests=reading.requests,
             objects=reading.objects(),
             gaps=tuple(reading.gaps),
-            renamed=tuple(sorted(self._chain.renamed)),
             batches=self._spool.batches,
         )
 
@@ -137,21 +136,27 @@ class Attempt:
 
     def _outcome(self) -> Outcome:
         facts = self._facts()
+        gaps = tuple(self._chain.rename_gap(gap) for gap in facts.gaps)
         selection = Selection(self._config.database, self._config.exclude_database)
+        rename = self._chain.rename if self._chain.renames else None
         return Outcome(
             complete=not unallowed(facts.gaps, self._config.allow_gaps),
-            gaps=facts.gaps,
-            coverage={
-                name: coverage_of(name, selection, facts.gaps, renamed=name in facts.renamed)
-                for name in self._config.streams
-            },
+            gaps=gaps,
+            coverage={name: coverage_of(name, selection, gaps, rename) for name in self._config.streams},
             rows={name: counts.extracted - counts.filtered for name, counts in facts.streams.items()},
         )
 
-    def _account(self) -> RunReport:
+    def _ended_by(self, stop: Stop) -> BaseException | None:
+        """What ended the run before its time, if anything did."""
+        if stop.error is not None:
+            return stop.error
+        # Where every sink has failed, that ended the reading; the sinks tell why.
+        return self._reading.error if self._reading and not self._delivery.hopeless else None
+
+    def _account(self, stop: Stop) -> RunReport:
         facts, lanes = self._facts(), self._delivery.lanes
         earlier = list(self._earlier.values())
-        error = self._reading.error if self._reading and not self._delivery.hopeless else None
+        error = self._ended_by(stop)
         decided = verdict(error, lanes, facts.gaps, self._config.allow_gaps, earlier)
         if error is not None:
             log.debug("what ended the run", exc_info=error)
@@ -173,19 +178,32 @@ class Attempt:
             versions=versions({info.distribution: info.version for info in self._plugins.infos if info.hooks}),
         )
 
-    def _tidy(self) -> None:
-        """What was read is kept only as long as a sink still lacks it, or refused some of it."""
-        lanes = self._delivery.lanes
-        owed = any(lane.status != "committed" or lane.dead_letters.counts for lane in lanes)
-        if self._extraction is None or not owed:
+    def _keep(self, report: RunReport) -> None:
+        """Keep the account, and what was read as long as a sink still lacks it, or refused some of it."""
+        if self._extraction is None:
+            # A part of a cluster is of no use, and on a full disk it leaves no room for the account.
+            self._state.drop_extraction()
+        try:
+            self._state.keep_report(report)
+        except StorageError as error:
+            log.warning("the account of the run is not kept: %s", error, extra={"event": "report_not_kept"})
+            return
+        if not any(sink.status != "committed" or _dead_lettered(sink) for sink in report.sinks):
             self._state.drop_extraction()
 
 
 def _committed(report: RunReport | None, sinks: Sequence[LaneSink]) -> dict[str, SinkReport]:
-    """The configured sinks that an earlier attempt has committed."""
-    names = {each.name for each in sinks}
-    return {
-        each.name: each
-        for each in (report.sinks if report else ())
-        if each.status == "committed" and each.name in names
-    }
+    """The sinks that an earlier attempt has committed; raises where a configured one points elsewhere now."""
+    earlier = {each.name: each for each in (report.sinks if report else ()) if each.status == "committed"}
+    for sink in sinks:
+        then = earlier.get(sink.name)
+        if then is not None and (sink.type, sink.target) != (then.type, then.target):
+            raise ConfigError(
+                f"sink {sink.name} has committed this run to {then.type}:{then.target} already; give the same target "
+                "as then, or another --run-id"
+            )
+    return earlier
+
+
+def _dead_lettered(sink: SinkReport) -> int:
+    return sum(counts.dead_lettered for counts in sink.streams.values())

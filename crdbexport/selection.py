@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -65,13 +65,22 @@ class Coverage:
 TABLE_LEVEL = frozenset({"columns", "indexes", "table_grants"})
 
 
-def coverage_of(stream: str, selection: Selection, gaps: tuple[Gap, ...], *, renamed: bool) -> Coverage:
-    """The coverage of one stream after a run. `renamed`: a transform changed names, so gaps no longer match them."""
-    unread = frozenset(each for gap in gaps if (each := _blocks(stream, gap)))
-    partial = bool(unread or selection.include or selection.exclude)
-    if renamed:
-        return Coverage(Selection(), known=not partial)
-    return Coverage(selection, unread)
+def coverage_of(
+    stream: str,
+    selection: Selection,
+    gaps: Iterable[Gap],
+    rename: Callable[[str, str], str] | None = None,
+) -> Coverage:
+    """The coverage of one stream after a run with these gaps.
+
+    `rename` tells what a transform made of a name; the gaps carry such names already. Patterns do not match them, so
+    that after a run over a part of the cluster nothing is known.
+    """
+    unread = {each for gap in gaps if (each := _blocks(stream, gap))}
+    if rename is None:
+        return Coverage(selection, frozenset(unread))
+    unread.add((rename("database_name", SYSTEM_DATABASE),))
+    return Coverage(Selection(), frozenset(unread), known=not (selection.include or selection.exclude))
 
 
 def _blocks(stream: str, gap: Gap) -> tuple[str, ...] | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from crdbexport.errors import CrdbExportError, PluginError
 from crdbexport.pipeline.batches import with_record_ids
-from crdbexport.records import ENVELOPE, STREAMS, Stream
+from crdbexport.records import ENVELOPE, STREAMS, Gap, Stream
 from crdbexport.sinks.base import Batch
 from crdbexport.transforms.base import Transform
 
@@ -22,34 +24,53 @@ class NamedTransform:
     plugin: str
     transform: Transform
 
+    @property
+    def renames(self) -> bool:
+        """Whether it may change keys."""
+        return type(self.transform).rename is not Transform.rename
 
-@dataclass
+
+@dataclass(frozen=True)
 class TransformChain:
-    """Applies transforms. `renamed` gathers the streams in which a key was changed on the way."""
+    """Applies transforms in their order."""
 
     transforms: Sequence[NamedTransform]
-    renamed: set[str] = field(default_factory=set)
+
+    @property
+    def renames(self) -> bool:
+        """Whether names may be published otherwise than they were read."""
+        return any(each.renames for each in self.transforms)
+
+    def rename(self, field: str, name: str) -> str:
+        """The name as it is published in the key field `field`."""
+        for each in self.transforms:
+            name = each.transform.rename(field, name)
+        return name
+
+    def rename_gap(self, gap: Gap) -> Gap:
+        """The gap under the names that are published."""
+        return msgspec.structs.replace(
+            gap,
+            database=self.rename("database_name", gap.database),
+            schema=None if gap.schema is None else self.rename("schema_name", gap.schema),
+            table=None if gap.table is None else self.rename("table_name", gap.table),
+        )
 
     def apply(self, stream: str, cluster: str, data: pa.RecordBatch, sequence: int) -> pa.RecordBatch:
         """The batch as it shall be published; raises `PluginError` naming the transform that breaks its contract."""
-        if not self.transforms:
-            return data
-        declared = STREAMS[stream]
         result = data
         for each in self.transforms:
-            result = self._applied(each, declared, Batch(stream, sequence, result))
-        if self._key_changed(declared, data, result):
-            self.renamed.add(stream)
-            result = with_record_ids(declared, cluster, result)
-        return result
+            result = self._applied(each, STREAMS[stream], Batch(stream, sequence, result))
+        return with_record_ids(STREAMS[stream], cluster, result) if self.renames else result
 
     def _applied(self, named: NamedTransform, stream: Stream, batch: Batch) -> pa.RecordBatch:
         try:
             result = named.transform.apply(batch)
-            broken = _broken_contract(stream, batch.data, result)
+            broken = _broken_contract(named, stream, batch.data, result)
         except CrdbExportError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            # No signal ends up on this thread: SystemExit, KeyboardInterrupt and their like come from the plugin.
             raise PluginError(
                 f"transform {named.name!r} of {named.plugin} failed on stream {stream.name}: "
                 f"{type(error).__name__}: {error}",
@@ -62,17 +83,8 @@ class TransformChain:
             )
         return result
 
-    @staticmethod
-    def _key_changed(stream: Stream, before: pa.RecordBatch, after: pa.RecordBatch) -> bool:
-        if after is before:
-            return False
-        kept = set(after.column("record_id").to_pylist())
-        mask = pa.array([each in kept for each in before.column("record_id").to_pylist()], type=pa.bool_())
-        left = before.filter(mask)
-        return any(not left.column(name).equals(after.column(name)) for name in stream.key)
 
-
-def _broken_contract(stream: Stream, before: pa.RecordBatch, after: object) -> str:
+def _broken_contract(named: NamedTransform, stream: Stream, before: pa.RecordBatch, after: object) -> str:
     """What is wrong with a transform's answer; empty if nothing is.
 
     The ids that the rows came in with prove that none was added, repeated or moved.
@@ -92,4 +104,15 @@ def _broken_contract(stream: Stream, before: pa.RecordBatch, after: object) -> s
         not after.column(name).equals(before.column(name).slice(0, after.num_rows)) for name in envelope
     ):
         return "it changed the envelope"
+    return _broken_names(named, stream, before, after)
+
+
+def _broken_names(named: NamedTransform, stream: Stream, before: pa.RecordBatch, after: pa.RecordBatch) -> str:
+    kept = before.filter(pc.is_in(before.column("record_id"), value_set=after.column("record_id")))
+    for name in stream.key:
+        was, became = kept.column(name), after.column(name)
+        if not named.renames and not was.equals(became):
+            return f"it changed the key {name}, and does not define rename(field, name)"
+        if kept.num_rows and named.transform.rename(name, was[0].as_py()) != became[0].as_py():
+            return f"it changed the key {name} otherwise than its rename(field, name) says"
     return ""

@@ -20,8 +20,9 @@ class Transform:
     """Changes or drops rows of a batch before it is spooled.
 
     `apply` runs on one thread, for every batch in order, and returns a record batch of the same schema. It may drop
-    rows and change values; it must not reorder or add rows, null a key, or touch the envelope: the pipeline checks all
-    of this, and ends the run with the plugin's name where it does not hold. The record id is computed anew afterwards.
+    rows and change values; it must not reorder or add rows, null a key, or touch the envelope. One that changes values of a
+    key also defines `rename`. The pipeline checks all of this, and ends the run with the plugin's name where it does
+    not hold. The record id is computed anew afterwards.
     """
 
     Config: ClassVar[type[TransformConfig]] = TransformConfig
@@ -34,3 +35,7 @@ class Transform:
     def apply(self, batch: Batch) -> pa.RecordBatch:
         """The batch's rows as they shall be published."""
         raise TypeError(f"{type(self).__name__} must define apply(self, batch)")
+
+    def rename(self, field: str, name: str) -> str:
+        """What `name` becomes in the key field `field`: gaps are published under the same names as records."""
+        return name

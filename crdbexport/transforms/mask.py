@@ -58,6 +58,9 @@ class Mask(Transform):
         ]
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
+    def rename(self, field: str, name: str) -> str:
+        return self._token(name) if field in self._fields else name
+
     def _masked(self, column: pa.Array) -> pa.Array:
         if column.type == pa.string():
             encoded = column.dictionary_encode()
