@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from crdbexport.cluster.dialects import Dialect
 from crdbexport.cluster.dialects.documented import DocumentedDialect
-from crdbexport.cluster.session import Credentials, Session
+from crdbexport.cluster.session import VISIBLE_ASCII, Credentials, Session
 from crdbexport.cluster.transport import ClusterTransport
 from crdbexport.config import ExportConfig, password
 from crdbexport.errors import ConfigError
@@ -50,5 +51,7 @@ def _credentials(config: ExportConfig) -> Credentials:
     if config.no_login:
         return Credentials()
     if config.session is not None:
+        if not re.search(VISIBLE_ASCII, config.session.reveal()):
+            raise ConfigError("CRDBEXPORT_SESSION is no session: it is empty, or holds what no header can carry")
         return Credentials(token=config.session)
     return Credentials(config.username, password(config))

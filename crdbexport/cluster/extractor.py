@@ -91,8 +91,11 @@ class Extractor:
     async def rows(self) -> AsyncGenerator[tuple[str, list[Row]], None]:
         """Rows of one object at a time, with the stream that they belong to."""
         window = self.concurrency * TABLES_AHEAD_PER_CONNECTION
-        async with aclosing(in_order(self._objects(), self._read, window=window)) as objects:
-            async for each in objects:
+        async with (
+            aclosing(self._objects()) as objects,
+            aclosing(in_order(objects, self._read, window=window)) as reads,
+        ):
+            async for each in reads:
                 told = self._tell_database(each) if isinstance(each, DatabaseRead) else self._tell_table(each)
                 for stream, rows in told:
                     if stream in self.streams and rows:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
-from crdbexport.cluster.transport import Endpoint, origin
+from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
@@ -42,13 +43,21 @@ def judged(endpoint: Endpoint, reply: Reply, decode: Callable[[bytes], T]) -> T:
 
 
 def redirect_refused(endpoint: Endpoint, reply: Reply) -> RedirectRefusedError:
-    target = origin(reply.headers.get("location", ""))
-    where = f" to {target}" if "://" in target and not target.startswith("://") else ""
     return RedirectRefusedError(
-        f"{endpoint} answered {reply.status}, a redirect{where}; a session is never sent on: "
-        "give the address that answers itself with --url",
+        f"{endpoint} answered {reply.status}, a redirect{_to(reply.headers.get('location', ''))}; "
+        "a session is never sent on: give the address that answers itself with --url",
         status=reply.status,
     )
+
+
+def _to(location: str) -> str:
+    """Where a redirect leads, as far as it can be understood and may be shown."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return f" to {parts.scheme}://{host}" if parts.scheme and host and location.isprintable() else ""
 
 
 def _refusal(endpoint: Endpoint, reply: Reply) -> Exception:

@@ -81,7 +81,10 @@ def _table_key(table: Table) -> tuple[str, str, str]:
 
 def _distinct(rows: Iterable[Row], key_length: int) -> list[Row]:
     """The first row of each key, in order: a server may name a privilege twice."""
-    return list({row[:key_length]: row for row in reversed(list(rows))}.values())[::-1]
+    first: dict[Row, Row] = {}
+    for row in rows:
+        first.setdefault(row[:key_length], row)
+    return list(first.values())
 
 
 def _first(value: V | None, otherwise: V | None) -> V | None:

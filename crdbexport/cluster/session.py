@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 from urllib.parse import urlencode
 
 import msgspec
 
-from crdbexport.cluster.replies import SessionRefusedError, fatal, judged, looks_like_html
+from crdbexport.cluster.replies import REDIRECTS, TRY_AGAIN, SessionRefusedError, fatal, judged, looks_like_html
 from crdbexport.cluster.transport import ClusterTransport, Endpoint, Judge, T, origin
 from crdbexport.config import Secret
 from crdbexport.errors import (
@@ -30,6 +31,8 @@ from crdbexport.retry import TransientError
 SESSION_HEADER = "X-Cockroach-API-Session"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 LOGOUT_SECONDS = 5.0
+# What a header can carry.
+VISIBLE_ASCII = r"\A[!-~]+\Z"
 
 HEALTH = Endpoint("GET", ("health",))
 LOGIN = Endpoint("POST", ("login",), trailing_slash=True)
@@ -39,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class _LoginReply(msgspec.Struct):
-    session: str
+    session: Annotated[str, msgspec.Meta(pattern=VISIBLE_ASCII)]
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,10 @@ class Session:
                 raise AuthenticationError(self._no_way_in())
             if self._renewed:
                 raise AuthenticationError("the server refused the session a second time (401); see its log")
-            self._renewed = True
             log.warning("the session was refused (401); logging in once more", extra={"event": "login_renewed"})
+            # A login that fails ends the transport, so that those who wait here send no second one.
             self._token = await self._login()
+            self._renewed = True
             return self._token
 
     def _no_way_in(self) -> str:
@@ -122,8 +126,10 @@ class Session:
         """Nothing secret is sent before this address has answered like a node."""
 
         def judge(reply: Reply) -> None:
-            if looks_like_html(reply):
-                where = origin(self._transport.base_urls[0])
+            # Balancers and proxies word these in HTML, whatever is behind them.
+            telling = reply.status not in TRY_AGAIN and reply.status not in REDIRECTS
+            if telling and looks_like_html(reply):
+                where = origin(self._transport.base_url)
                 raise UnexpectedServerError(f"{where} answered HTML, not JSON; is it a CockroachDB node's address?")
             if reply.status not in (401, 403, 404):
                 # Some proxies hide health; the login will tell.
@@ -133,14 +139,15 @@ class Session:
 
     async def _login(self) -> Secret:
         user, password = self._credentials.username or "", self._credentials.password
-        form = urlencode({"username": user, "password": password.reveal() if password else ""}).encode()
+        fields = {"username": user, "password": password.reveal() if password else ""}
+        form = urlencode(fields, errors="surrogateescape").encode()
 
         def judge(reply: Reply) -> Secret:
             try:
                 decoded = judged(LOGIN, reply, msgspec.json.Decoder(_LoginReply).decode)
             except SessionRefusedError:
                 raise AuthenticationError(
-                    f"login refused for user {shown(user)} at {origin(self._transport.base_urls[0])} (401); check the "
+                    f"login refused for user {shown(user)} at {origin(self._transport.base_url)} (401); check the "
                     "password, and that the role may log in",
                     status=reply.status,
                 ) from None
@@ -159,7 +166,7 @@ class Session:
         try:
             return await self._transport.exchange(endpoint, judge, headers=headers, content=content)
         except UnreadableError as error:
-            raise fatal(error) from error
+            raise self._transport.end(fatal(error)) from error
 
     async def _logout(self, token: Secret) -> None:
         """Best effort: what the run achieved does not depend on it."""

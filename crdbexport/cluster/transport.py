@@ -114,7 +114,7 @@ class ClusterTransport:
             self._note_failure(error)
             raise
         except CrdbExportError as error:
-            self._fatal = self._fatal or error
+            self.end(error)
             raise
         self._failures_in_a_row = 0
         return result
@@ -134,12 +134,14 @@ class ClusterTransport:
             self.counts.total += 1
             try:
                 return judge(await self._send(endpoint, headers, content))
-            except BaseException:
+            except BaseException as error:
                 self.counts.failed += 1
+                if isinstance(error, TransientError) and error.retry_after:
+                    self._pace.hold(min(error.retry_after, self.retry.retry_after_cap_seconds))
                 raise
 
     async def _send(self, endpoint: Endpoint, headers: Mapping[str, str] | None, content: bytes | None) -> Reply:
-        base = self.base_urls[self._base % len(self.base_urls)]
+        base = self.base_url
         try:
             reply = await self.http.send(endpoint.method, f"{base}/{endpoint.path}", headers=headers, content=content)
         except NoReplyError as error:
@@ -155,7 +157,8 @@ class ClusterTransport:
     def _no_reply(self, endpoint: Endpoint, base: str, error: NoReplyError) -> Exception:
         where = f"{origin(base)}: {error}"
         if error.trouble == "connect":
-            self._base += 1
+            # Of the requests that fail side by side, one moves on to the next address.
+            self._base += base == self.base_url
             return TransientError(
                 ClusterUnavailableError(f"{where}; check --url and that the node is up, then run it again")
             )
@@ -164,9 +167,15 @@ class ClusterTransport:
             return UnreadableError(what, reason="too_large")
         return TransientError(UnreadableError(what, reason="timeout" if error.trouble == "timeout" else "bad_body"))
 
-    def hold(self, seconds: float) -> None:
-        """Send nothing for so long: the server asked for it."""
-        self._pace.hold(min(seconds, self.retry.retry_after_cap_seconds))
+    @property
+    def base_url(self) -> str:
+        """The address that is asked at present."""
+        return self.base_urls[self._base % len(self.base_urls)]
+
+    def end(self, error: CrdbExportError) -> CrdbExportError:
+        """Let every later request end with this error, or with the one that came before it."""
+        self._fatal = self._fatal or error
+        return self._fatal
 
     def _note_failure(self, error: UnreadableError) -> None:
         if error.reason not in ("server_error", "timeout", "bad_body"):
