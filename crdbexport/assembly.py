@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +36,10 @@ def _build_sink(name: str, options: dict[str, Any], plugins: Plugins) -> LaneSin
     offer = plugins.sink(type_name)
     options = _with_target(name, type_name, offer.kind, options)
     settings = convert(options, offer.kind.Config, where=f"sink {name} ({type_name})")
-    sink = _constructed(offer.kind, settings, f"sink {name}", offer.plugin.label)
-    manager = SinkPluginManager(sink, f"{name} ({offer.plugin.label})")
-    return LaneSink(name, type_name, offer.plugin.label, sink, manager.hook)
+    label = offer.plugin.label
+    sink: Sink = _asked(lambda: offer.kind(settings), f"sink {name} of {label} cannot be made", label)
+    target: str = _asked(sink.shown_target, f"sink {name} of {label} cannot tell its target", label)
+    return LaneSink(name, type_name, target, label, sink, SinkPluginManager(sink, f"{name} ({label})").hook)
 
 
 def _build_transform(options: Mapping[str, Any], plugins: Plugins) -> NamedTransform:
@@ -46,8 +47,11 @@ def _build_transform(options: Mapping[str, Any], plugins: Plugins) -> NamedTrans
     type_name = _type(options, "a transform")
     offer = plugins.transform(type_name)
     settings = convert(options, offer.kind.Config, where=f"transform {type_name}")
-    transform: Transform = _constructed(offer.kind, settings, f"transform {type_name}", offer.plugin.label)
-    return NamedTransform(type_name, offer.plugin.label, transform)
+    label = offer.plugin.label
+    transform: Transform = _asked(
+        lambda: offer.kind(settings), f"transform {type_name} of {label} cannot be made", label
+    )
+    return NamedTransform(type_name, label, transform)
 
 
 def _type(options: dict[str, Any], what: str) -> str:
@@ -76,15 +80,14 @@ def _required(kind: type[Sink]) -> set[str]:
     return {field.name for field in msgspec.structs.fields(kind.Config) if field.required}
 
 
-def _constructed(kind: Any, settings: Any, what: str, plugin: str) -> Any:
+def _asked(call: Callable[[], Any], trouble: str, plugin: str) -> Any:
+    """What a plugin's own code answers; whatever it raises is told as that plugin's trouble."""
     try:
-        return kind(settings)
+        return call()
     except CrdbExportError:
         raise
     except PLUGIN_FAILURES as error:
-        raise PluginError(
-            f"{what} of {plugin} cannot be made: {type(error).__name__}: {error}", plugin=plugin
-        ) from error
+        raise PluginError(f"{trouble}: {type(error).__name__}: {error}", plugin=plugin) from error
 
 
 class _Claim(NamedTuple):
@@ -94,12 +97,16 @@ class _Claim(NamedTuple):
 
 def _refuse_shared_directories(sinks: Sequence[LaneSink]) -> None:
     claims: list[_Claim] = []
-    for each in sinks:
-        for directory in each.sink.directories():
-            mine = _Claim(each.name, Path(directory).resolve())
-            for other in claims:
-                if mine.directory.is_relative_to(other.directory) or other.directory.is_relative_to(mine.directory):
-                    raise ConfigError(
-                        f"sinks {other.sink} and {mine.sink} would share {mine.directory}; give each its own directory"
-                    )
-            claims.append(mine)
+    for mine in (claim for sink in sinks for claim in _claims(sink)):
+        for other in claims:
+            if mine.directory.is_relative_to(other.directory) or other.directory.is_relative_to(mine.directory):
+                raise ConfigError(
+                    f"sinks {other.sink} and {mine.sink} would share {mine.directory}; give each its own directory"
+                )
+        claims.append(mine)
+
+
+def _claims(sink: LaneSink) -> list[_Claim]:
+    trouble = f"sink {sink.name} of {sink.plugin} cannot tell its directories"
+    directories = _asked(lambda: [Path(each).resolve() for each in sink.sink.directories()], trouble, sink.plugin)
+    return [_Claim(sink.name, each) for each in directories]

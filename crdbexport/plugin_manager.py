@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 import os
 import re
@@ -15,8 +16,8 @@ import pluggy
 
 from crdbexport.errors import PluginError
 from crdbexport.hookspecs import PROJECT_NAME, ProcessHooks, SinkHooks
-from crdbexport.sinks.base import API_VERSION, Sink
-from crdbexport.transforms.base import Transform
+from crdbexport.sinks.base import API_VERSION, Sink, SinkConfig
+from crdbexport.transforms.base import Transform, TransformConfig
 
 LOAD_VARIABLE = "CRDBEXPORT_LOAD_PLUGINS"
 BLOCK_VARIABLE = "CRDBEXPORT_BLOCK_PLUGINS"
@@ -219,14 +220,24 @@ class SinkPluginManager(pluggy.PluginManager):
 
 
 def _check_kind(name: str, kind: type) -> None:
+    options = SinkConfig if issubclass(kind, Sink) else TransformConfig
+    declared = getattr(kind, "Config", None)
+    if not (isinstance(declared, type) and issubclass(declared, options)):
+        raise PluginError(f"{name!r} has a Config that is not a subclass of crdbexport.{options.__name__}")
     if not issubclass(kind, Sink):
         return
-    if kind.write is Sink.write:
-        raise PluginError(f"sink {name!r} does not define write(self, batch)")
     if kind.api_version != API_VERSION:
         raise PluginError(
             f"sink {name!r} wants plugin API {kind.api_version}, and this crdbexport has {API_VERSION}; "
             "install versions that fit together"
+        )
+    if kind.write is Sink.write:
+        raise PluginError(f"sink {name!r} does not define write(self, batch)")
+    # A coroutine that nobody awaits would pass for a batch that was written.
+    waiting = [method for method in SINK_METHODS if inspect.iscoroutinefunction(getattr(kind, method))]
+    if waiting:
+        raise PluginError(
+            f"sink {name!r} defines {waiting[0]} with async def; a sink has a thread of its own, and plain methods"
         )
 
 
@@ -237,12 +248,19 @@ def _misspelt(hook: str) -> str:
 
 
 def _described(entry_point: EntryPoint) -> PluginInfo:
-    version = entry_point.dist.version if entry_point.dist else ""
-    return PluginInfo(entry_point.name, _distribution(entry_point), version, entry_point.value)
+    return PluginInfo(
+        entry_point.name, _distribution(entry_point), _metadata(entry_point, "Version"), entry_point.value
+    )
 
 
 def _distribution(entry_point: EntryPoint) -> str:
-    return entry_point.dist.name if entry_point.dist else ""
+    return _metadata(entry_point, "Name")
+
+
+def _metadata(entry_point: EntryPoint, field: str) -> str:
+    # What is left of a distribution that was removed by half has no name any more.
+    metadata = entry_point.dist.metadata if entry_point.dist else None
+    return metadata[field] if metadata is not None and field in metadata else ""
 
 
 def _is_builtin(entry_point: EntryPoint) -> bool:

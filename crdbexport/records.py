@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import msgspec
 
@@ -41,7 +41,7 @@ class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
 
     database: str
     part: Part
-    reason: str
+    reason: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(GAP_REASONS)})]
     schema: str | None = None
     table: str | None = None
     http_status: int | None = None

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 
 Status = Literal["complete", "incomplete", "failed", "interrupted"]
 SinkStatus = Literal["committed", "failed", "aborted"]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class StreamCounts(msgspec.Struct):
@@ -77,13 +78,13 @@ class RunReport(msgspec.Struct, kw_only=True):
     schema_version: int = SCHEMA_VERSION
     run_id: str
     cluster: str
-    logical_time: datetime
+    logical_time: Moment
     dialect: str | None
     status: Status
     exit_code: int
     error: str | None = None
-    started_at: datetime
-    finished_at: datetime
+    started_at: Moment
+    finished_at: Moment
     streams: dict[str, StreamCounts]
     requests: RequestCounts
     objects: ObjectCounts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,9 @@ class Stop:
 
     def __init__(self) -> None:
         self.error: StoppedError | None = None
-        self._requested = threading.Event()
 
     def request(self, signal_number: int) -> None:
         self.error = self.error or StoppedError(signal_number)
-        self._requested.set()
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Supervision:
         deadline: float | None = None
         try:
             while not self._over() and (deadline is None or time.monotonic() < deadline):
-                time.sleep(POLL_SECONDS)
+                self._delivery.wait(POLL_SECONDS)
                 self._delivery.watch()
                 if stop.error is not None and deadline is None:
                     deadline = time.monotonic() + STOP_SECONDS

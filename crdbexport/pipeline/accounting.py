@@ -14,7 +14,7 @@ def sink_report(lane: Lane, streams: Mapping[str, StreamCounts]) -> SinkReport:
     return SinkReport(
         name=lane.sink.name,
         type=lane.sink.type,
-        target=lane.sink.sink.shown_target(),
+        target=lane.sink.target,
         status=lane.status or "aborted",
         streams={name: _delivery(lane, name, counts, committed) for name, counts in streams.items()},
         bytes=lane.receipt.size_bytes if committed else 0,

@@ -10,7 +10,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crdbexport.pipeline.spool import private_file, storage_error
+from crdbexport.disk import storage_error
+from crdbexport.pipeline.spool import private_file
 from crdbexport.sinks.base import Batch
 from crdbexport.sinks.json_lines import json_rows
 
@@ -22,6 +23,13 @@ class DeadLetters:
         self.path = path
         self.counts: Counter[str] = Counter()
         self._sink = sink
+
+    def forget(self) -> None:
+        """Remove the letters of an earlier attempt: its sink starts over, and refuses anew what it refuses."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
 
     def keep(self, batch: Batch, record_ids: Collection[str], reason: str) -> Batch:
         """Write the named records down; answers the batch without them.
@@ -55,4 +63,4 @@ class DeadLetters:
             with private_file(self.path, append=True) as file:
                 file.write(b"\n".join(lines) + b"\n")
         except OSError as error:
-            raise storage_error(error, self.path) from error
+            raise storage_error(self.path, error) from error

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from crdbexport.errors import CrdbExportError, PluginError, PreflightError
+from crdbexport.errors import CrdbExportError, PluginError, PreflightError, SinkError
 from crdbexport.pipeline.lane import Lane, LaneCutOffError, described
 from crdbexport.sinks.base import Outcome
 
 POLL_SECONDS = 0.05
+DISMISS_SECONDS = 5.0
 
 
 class Delivery:
@@ -32,16 +33,16 @@ class Delivery:
         """Whether a sink still has its thread, which would keep this one waiting for ever."""
         return any(lane.hung for lane in self.lanes)
 
-    def preflight(self) -> None:
-        """Ask every sink whether it can work at all; raises the first refusal, before anything was read."""
+    def preflight(self, stopped: Callable[[], BaseException | None] = lambda: None) -> None:
+        """Ask every sink whether it can work at all; raises the first refusal, or what `stopped` answers."""
         for lane in self.lanes:
             lane.check()
         try:
             for lane in self.lanes:
-                while not lane.checked.wait(POLL_SECONDS):
+                while not lane.checked.wait(POLL_SECONDS) and not lane.ended.is_set():
                     self.watch()
-                    if lane.ended.is_set():
-                        break
+                    if error := stopped():
+                        raise error
                 if lane.error is not None:
                     raise _refusal(lane)
         except BaseException:
@@ -49,9 +50,10 @@ class Delivery:
             raise
 
     def dismiss(self) -> None:
-        """End lanes that were checked and shall not begin."""
+        """End lanes that were checked and shall not begin, once they have cleaned up."""
         for lane in self.lanes:
             lane.dismiss()
+        self.wind_up(DISMISS_SECONDS, SinkError("the run did not begin"))
 
     def begin(self, outcome: Callable[[], Outcome]) -> None:
         for lane in self.lanes:
@@ -68,6 +70,14 @@ class Delivery:
                         f"--sink-option {lane.sink.name}.timeout_seconds"
                     )
                 )
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until the lanes have ended."""
+        working = next((lane for lane in self.lanes if not lane.ended.is_set()), None)
+        if working is None:
+            time.sleep(seconds)
+        else:
+            working.ended.wait(seconds)
 
     def wind_up(self, seconds: float, error: BaseException) -> None:
         """Give the lanes so long to end by themselves, then cut off the rest."""

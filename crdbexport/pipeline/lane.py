@@ -26,10 +26,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LaneSink:
-    """A sink as a lane drives it. `hooks` calls its methods with the arguments that it names."""
+    """A sink as a lane drives it.
+
+    `target` is what may be shown of where it writes; `hooks` calls its methods with the arguments that it names.
+    """
 
     name: str
     type: str
+    target: str
     plugin: str
     sink: Sink
     hooks: Any
@@ -61,6 +65,7 @@ class Lane:
         self._begin = threading.Event()
         self._deciding = threading.Lock()
         self._called_at: float | None = None
+        self._aborting: BaseException | None = None
         self.calling = ""
         self._thread = threading.Thread(target=self._work, name=f"crdbexport-sink-{sink.name}", daemon=True)
 
@@ -90,8 +95,8 @@ class Lane:
         return called_at is not None and time.monotonic() - called_at > limit
 
     def cut_off(self, error: BaseException) -> None:
-        """Give the sink up; its thread is left to itself."""
-        self._end("failed", error)
+        """Give the sink up; its thread is left to itself. What it was aborting for stays the cause."""
+        self._end("failed", self._aborting or error)
 
     def _work(self) -> None:
         try:
@@ -111,6 +116,7 @@ class Lane:
     def _deliver_all(self) -> None:
         batches = self._spool.read()
         first = next(batches, None)  # A run that is over before its first batch never opens the sink.
+        self.dead_letters.forget()
         self._call("open", run=self._run)
         while first is not None:
             self._deliver(first)
@@ -162,6 +168,7 @@ class Lane:
             raise LaneCutOffError("it was cut off")
 
     def _abort(self, error: BaseException) -> None:
+        self._aborting = error
         try:
             self._call("abort", run=self._run, error=error)
         except BaseException as failure:  # noqa: BLE001 (see `_work`)

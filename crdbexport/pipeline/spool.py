@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections import Counter
@@ -13,12 +12,10 @@ from typing import BinaryIO
 import msgspec
 import pyarrow as pa
 
-from crdbexport.errors import StorageError
+from crdbexport.disk import storage_error
 from crdbexport.sinks.base import Batch
 
 PRIVATE = 0o600
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-DISK_TROUBLE = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
 class SpooledBatch(msgspec.Struct, frozen=True):
@@ -60,6 +57,7 @@ class Spool:
 
     def append(self, stream: str, data: pa.RecordBatch) -> None:
         """Write the batch down, then let the readers have it; raises `StorageError` when the disk does not take it."""
+        self.check()
         path = self._path(len(self._batches))
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -70,7 +68,7 @@ class Spool:
             ):
                 out.write_batch(data)
         except OSError as error:
-            raise storage_error(error, path, data.nbytes) from error
+            raise storage_error(path, error, data.nbytes) from error
         with self._changed:
             self._batches.append(SpooledBatch(stream, self._sequences[stream], data.num_rows))
             self._sequences[stream] += 1
@@ -100,15 +98,16 @@ class Spool:
         """Wait so long, or until the run ends, which raises `SpoolCancelledError`."""
         with self._changed:
             self._changed.wait_for(lambda: self._cancelled is not None, seconds)
-            self._check()
+            self.check()
 
     def _wait_for(self, number: int) -> bool:
         with self._changed:
             self._changed.wait_for(lambda: self._cancelled or self._sealed or number < len(self._batches))
-            self._check()
+            self.check()
             return number < len(self._batches)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `SpoolCancelledError` if the run has ended."""
         if self._cancelled is not None:
             raise SpoolCancelledError(self._cancelled)
 
@@ -118,14 +117,6 @@ class Spool:
 
     def _path(self, number: int) -> Path:
         return self.directory / f"{number:08d}.arrows"
-
-
-def storage_error(error: OSError, path: Path, wanted_bytes: int | None = None) -> StorageError:
-    """The error for a disk that does not take what was written; says where, how much, and what now."""
-    if error.errno in FULL:
-        needed = f"{wanted_bytes} more bytes do not fit" if wanted_bytes else "the disk is full"
-        return StorageError(f"{path}: {needed}; free some space, then run the same command again")
-    return StorageError(f"{path}: {error.strerror or error}; see to the disk, then run the same command again")
 
 
 def private_file(path: Path, *, append: bool = False) -> BinaryIO:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import filelock
 import msgspec
 
+from crdbexport.disk import DISK_TROUBLE, storage_error
 from crdbexport.errors import ConfigError, RunHeldError, shown
-from crdbexport.sinks.file_names import escaped, file_stem
-from crdbexport.pipeline.spool import DISK_TROUBLE, SpooledBatch, private_file, storage_error
+from crdbexport.file_names import escaped, file_stem
+from crdbexport.pipeline.spool import SpooledBatch, private_file
 from crdbexport.records import Gap
 from crdbexport.report import ObjectCounts, RequestCounts, RunReport, StreamCounts
 
@@ -40,7 +41,6 @@ class Extraction(msgspec.Struct, frozen=True):
     requests: RequestCounts
     objects: ObjectCounts
     gaps: tuple[Gap, ...]
-    renamed: tuple[str, ...]
     batches: tuple[SpooledBatch, ...]
     format_version: int = FORMAT_VERSION
 
@@ -54,7 +54,10 @@ class RunState:
         self._run_id = run_id
         self._lock = filelock.FileLock(self.directory / "lock", mode=0o600)
         try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            root.parent.mkdir(parents=True, exist_ok=True)
+            # `parents=True` would leave the upper ones to the umask.
+            for directory in (root, root / "runs", self.directory):
+                directory.mkdir(exist_ok=True, mode=0o700)
             self._lock.acquire(blocking=False)
         except filelock.Timeout as error:
             raise RunHeldError(
@@ -63,7 +66,7 @@ class RunState:
             ) from error
         except OSError as error:
             if error.errno in DISK_TROUBLE:
-                raise storage_error(error, self.directory) from error
+                raise storage_error(self.directory, error) from error
             raise ConfigError(
                 f"--state-dir {root}: cannot be written ({error.strerror or error}); choose another directory"
             ) from error
@@ -80,7 +83,7 @@ class RunState:
         changed = sorted(
             name for name in record.settings if known.settings.get(name) != msgspec.to_builtins(record.settings[name])
         )
-        if changed and self.extraction() is not None:
+        if changed and (self.extraction() is not None or self._has_committed()):
             raise ConfigError(
                 f"run {shown(self._run_id)} was read with another {' and another '.join(changed)}; give the same "
                 "options as then, or another --run-id"
@@ -106,6 +109,10 @@ class RunState:
         """The report of the last attempt."""
         return self._load("report.json", RunReport)
 
+    def _has_committed(self) -> bool:
+        report = self.report()
+        return report is not None and any(sink.status == "committed" for sink in report.sinks)
+
     def keep_report(self, report: RunReport) -> None:
         self._save("report.json", report)
 
@@ -122,7 +129,7 @@ class RunState:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise storage_error(error, path) from error
+            raise storage_error(path, error) from error
         try:
             return msgspec.json.decode(document, type=shape)
         except msgspec.MsgspecError as error:
@@ -139,4 +146,4 @@ class RunState:
                 file.write(msgspec.json.encode(value))
             temporary.replace(path)
         except OSError as error:
-            raise storage_error(error, path) from error
+            raise storage_error(path, error) from error

@@ -50,9 +50,7 @@ def verdict(
     problems = [
         _told(lacking),
         f"{letters} records refused, kept as dead letters" if letters else "",
-        f"{reasons.total()} gaps that are not allowed ({', '.join(f'{n} {reason}' for reason, n in sorted(reasons.items()))})"
-        if reasons
-        else "",
+        _gaps_told(reasons),
     ]
     if any(problems):
         return Verdict("incomplete", INCOMPLETE, "; ".join(filter(None, problems)))
@@ -71,6 +69,11 @@ def _all_lacking(lanes: Sequence[Lane]) -> tuple[Status, int]:
     if all(isinstance(error, SinkRefusedError) for error in errors):
         return "failed", SinkRefusedError.exit_code
     return "failed", SinkError.exit_code
+
+
+def _gaps_told(reasons: Counter[str]) -> str:
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    return f"{reasons.total()} gaps that are not allowed ({counts})" if reasons else ""
 
 
 def _told(lanes: Sequence[Lane]) -> str:

@@ -1,0 +1,300 @@
+"""One run in several attempts: what is read is read once, what is committed is committed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from crdbexport import Batch, ConfigError, RecordRefusedError, RunReport, Sink, SinkError, Transform
+from crdbexport.pipeline.state import RunState
+from crdbexport.sandbox.app import Sandbox
+from crdbexport.sandbox.faults import Faults, Rule, Status
+from crdbexport.sandbox.world import World
+
+Export = Callable[..., RunReport]
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+BOTH = {"first": {"type": "fine"}, "second": {"type": "mendable"}}
+
+
+@pytest.fixture
+def mendable() -> Any:
+    """A sink that fails in its commit until its class is mended; `rows` is what it was given last."""
+
+    class Mendable(Sink):
+        broken: ClassVar[bool] = True
+        rows: ClassVar[list[dict[str, Any]]] = []
+
+        def open(self) -> None:
+            self.rows.clear()
+
+        def write(self, batch: Batch) -> None:
+            self.rows.extend(batch.rows())
+
+        def commit(self) -> None:
+            if self.broken:
+                raise SinkError("the target is down")
+
+    return Mendable
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "runs" / "c1.r1"
+
+
+@pytest.fixture
+def call(offering: Any, telling: Any, mendable: Any) -> dict[str, Any]:
+    called: dict[str, Any] = offering(fine=telling, mendable=mendable)
+    return called
+
+
+def test_a_failed_sink_is_fed_from_the_spool_without_asking_the_cluster_again(
+    export: Export, url: str, app: Sandbox, call: Any, telling: Any, mendable: Any, run_directory: Path
+) -> None:
+    first = export(url, sinks=BOTH, call=call)
+
+    assert (first.status, first.exit_code) == ("incomplete", 3)
+    assert first.error == "sink second failed: the target is down"
+    assert [sink.status for sink in first.sinks] == ["committed", "failed"]
+    assert first.sinks[1].streams["tables"].undelivered == 2
+    assert list((run_directory / "spool").iterdir())
+    hits, told, rows = app.hits.total(), list(telling.told), list(mendable.rows)
+    assert hits
+
+    mendable.broken = False
+    second = export(url, sinks=BOTH, call=call)
+
+    assert (second.status, second.exit_code, second.error) == ("complete", 0, None)
+    assert [(sink.name, sink.status) for sink in second.sinks] == [("first", "committed"), ("second", "committed")]
+    assert app.hits.total() == hits
+    assert telling.told == told
+    assert mendable.rows == rows
+    assert second.streams == first.streams
+    assert second.requests == first.requests
+    assert not (run_directory / "spool").exists()
+
+
+def test_a_run_that_is_committed_already_does_nothing_and_has_the_same_exit_code(
+    export: Export, url: str, app: Sandbox, call: Any, telling: Any
+) -> None:
+    first = export(url, sinks={"first": {"type": "fine"}}, call=call)
+    hits, told = app.hits.total(), list(telling.told)
+
+    second = export(url, sinks={"first": {"type": "fine"}}, call=call)
+
+    assert second == first
+    assert (app.hits.total(), telling.told) == (hits, told)
+
+
+def test_a_committed_run_with_gaps_has_the_same_exit_code_again(
+    export: Export, serve: Callable[[Sandbox], str], call: Any
+) -> None:
+    faults = Faults(rules=[Rule("/api/v2/databases/movr/grants", Status(403), hits={1})])
+    url = serve(Sandbox(World(databases=1, tables=1), faults=faults))
+
+    codes = [export(url, sinks={"first": {"type": "fine"}}, call=call).exit_code for _ in range(2)]
+
+    assert codes == [3, 3]
+
+
+def test_gaps_are_remembered_by_the_attempt_that_delivers_the_rest(
+    export: Export, serve: Callable[[Sandbox], str], call: Any, mendable: Any
+) -> None:
+    faults = Faults(rules=[Rule("/api/v2/databases/movr/grants", Status(403), hits={1})])
+    url = serve(Sandbox(World(databases=1, tables=1), faults=faults))
+    first = export(url, sinks=BOTH, call=call)
+    mendable.broken = False
+
+    second = export(url, sinks=BOTH, call=call)
+
+    assert second.gaps == first.gaps != ()
+    assert second.exit_code == 3
+    assert second.error == "1 gaps that are not allowed (1 forbidden)"
+
+
+def test_the_only_sink_down_is_exit_5_and_nothing_is_read_twice(
+    export: Export, url: str, app: Sandbox, call: Any, mendable: Any, run_directory: Path
+) -> None:
+    sinks = {"second": {"type": "mendable"}}
+    assert export(url, sinks=sinks, call=call).exit_code == 5
+    hits = app.hits.total()
+    assert export(url, sinks=sinks, call=call).exit_code == 5
+    mendable.broken = False
+
+    assert export(url, sinks=sinks, call=call).exit_code == 0
+    assert app.hits.total() == hits
+    assert not (run_directory / "spool").exists()
+
+
+def test_every_attempt_tells_the_same_times(export: Export, url: str, call: Any, mendable: Any) -> None:
+    moments = iter(NOON + timedelta(days=each) for each in range(100))
+    call = {**call, "clock": lambda: next(moments)}
+    first = export(url, sinks=BOTH, call=call)
+    rows = list(mendable.rows)
+    mendable.broken = False
+
+    second = export(url, sinks=BOTH, call=call)
+
+    assert mendable.rows == rows
+    assert second.logical_time == first.logical_time
+    assert second.started_at > first.started_at
+
+
+def test_a_sink_that_comes_after_the_records_are_gone_is_refused(
+    export: Export, url: str, app: Sandbox, call: Any, telling: Any, mendable: Any
+) -> None:
+    mendable.broken = False
+    export(url, sinks={"first": {"type": "fine"}}, call=call)
+    hits, told = app.hits.total(), list(telling.told)
+
+    for sinks in (BOTH, {"second": {"type": "mendable"}}):
+        with pytest.raises(ConfigError, match='run "r1" is committed and its records are no longer kept') as raised:
+            export(url, sinks=sinks, call=call)
+        assert "second cannot be fed from it; give another --run-id" in str(raised.value)
+
+    assert (app.hits.total(), telling.told, mendable.rows) == (hits, told, [])
+
+
+def test_a_sink_may_be_mended_by_a_command_that_names_it_alone(
+    export: Export, url: str, app: Sandbox, call: Any, telling: Any, mendable: Any
+) -> None:
+    export(url, sinks=BOTH, call=call)
+    hits, told = app.hits.total(), list(telling.told)
+    mendable.broken = False
+
+    alone = export(url, sinks={"second": {"type": "mendable"}}, call=call)
+    again = export(url, sinks=BOTH, call=call)
+
+    assert [(sink.name, sink.status) for sink in alone.sinks] == [("first", "committed"), ("second", "committed")]
+    assert again == alone
+    assert again.exit_code == 0
+    assert (app.hits.total(), telling.told) == (hits, told)
+
+
+def test_a_committed_sink_that_points_elsewhere_now_is_refused(export: Export, url: str, call: Any) -> None:
+    export(url, sinks={"first": {"type": "fine", "target": "here"}}, call=call)
+
+    with pytest.raises(ConfigError, match="sink first has committed this run to fine:here already"):
+        export(url, sinks={"first": {"type": "fine", "target": "elsewhere"}}, call=call)
+
+
+def test_other_settings_are_refused_once_the_run_is_read(export: Export, url: str, app: Sandbox, call: Any) -> None:
+    export(url, sinks=BOTH, call=call)
+    hits = app.hits.total()
+
+    with pytest.raises(ConfigError, match="was read with another stream"):
+        export(url, sinks=BOTH, stream=("tables",), call=call)
+    assert app.hits.total() == hits
+
+
+def test_a_run_that_was_never_read_may_change_its_settings(
+    export: Export, serve: Callable[[Sandbox], str], call: Any, telling: Any
+) -> None:
+    faults = Faults(rules=[Rule("/api/v2/databases", Status(403), hits={1})])
+    url = serve(Sandbox(World(databases=1, tables=1), faults=faults))
+    assert export(url, sinks={"first": {"type": "fine"}}, call=call).exit_code == 4
+
+    report = export(url, sinks={"first": {"type": "fine"}}, stream=("tables",), call=call)
+
+    assert report.exit_code == 0
+    assert set(report.streams) == {"tables"}
+
+
+def test_dead_letters_make_exit_3_and_are_kept_with_the_spool(
+    export: Export, url: str, app: Sandbox, offering: Any, run_directory: Path
+) -> None:
+    class Picky(Sink):
+        def write(self, batch: Batch) -> None:
+            refused = [row["record_id"] for row in batch.rows() if row.get("table_name") == "users"]
+            if refused and batch.stream == "tables":
+                raise RecordRefusedError(refused, "too long")
+
+    call = offering(picky=Picky)
+    first = export(url, sinks={"mine": {"type": "picky"}}, call=call)
+
+    assert (first.status, first.exit_code) == ("incomplete", 3)
+    assert first.error == "1 records refused, kept as dead letters"
+    counts = first.sinks[0].streams["tables"]
+    assert (counts.delivered, counts.dead_lettered, counts.undelivered) == (1, 1, 0)
+    letters = (run_directory / "dead_letters" / "mine.jsonl").read_text().splitlines()
+    assert len(letters) == 1
+    assert (run_directory / "spool").exists()
+
+    hits = app.hits.total()
+    assert export(url, sinks={"mine": {"type": "picky"}}, call=call) == first
+    assert app.hits.total() == hits
+
+
+def test_dead_letters_of_a_committed_sink_outlive_the_attempt_that_mends_another(
+    export: Export, url: str, offering: Any, mendable: Any, run_directory: Path
+) -> None:
+    class Picky(Sink):
+        def write(self, batch: Batch) -> None:
+            raise RecordRefusedError([row["record_id"] for row in batch.rows()], "no")
+
+    sinks = {"picky": {"type": "picky"}, "second": {"type": "mendable"}}
+    call = offering(picky=Picky, mendable=mendable)
+    export(url, sinks=sinks, call=call)
+    mendable.broken = False
+
+    report = export(url, sinks=sinks, call=call)
+
+    assert [sink.status for sink in report.sinks] == ["committed", "committed"]
+    assert report.exit_code == 3
+    assert (run_directory / "dead_letters" / "picky.jsonl").exists()
+    assert (run_directory / "spool").exists()
+
+
+def test_a_transform_is_not_applied_again_by_an_attempt_that_only_delivers(
+    export: Export, url: str, offering: Any, telling: Any, mendable: Any
+) -> None:
+    applied: list[str] = []
+
+    class Counting(Transform):
+        def apply(self, batch: Batch) -> Any:
+            applied.append(batch.stream)
+            return batch.data
+
+    call = offering(transforms={"counting": Counting}, fine=telling, mendable=mendable)
+    for broken in (True, False):
+        mendable.broken = broken
+        export(url, sinks=BOTH, transforms=({"type": "counting"},), call=call)
+
+    assert len(applied) == len(set(applied)) == 6
+
+
+def test_a_disk_that_does_not_take_the_spool_is_exit_5_and_the_same_command_resumes(
+    export: Export, url: str, app: Sandbox, call: Any, telling: Any, run_directory: Path
+) -> None:
+    run_directory.mkdir(parents=True)
+    in_the_way = run_directory / "spool"
+    in_the_way.touch()
+
+    report = export(url, sinks={"first": {"type": "fine"}}, call=call)
+
+    assert (report.status, report.exit_code) == ("failed", 5)
+    assert str(in_the_way) in (report.error or "")
+    assert telling.told == ["preflight", ("abort", "StorageError")]
+    assert app.logouts == 1
+
+    in_the_way.unlink()
+    assert export(url, sinks={"first": {"type": "fine"}}, call=call).exit_code == 0
+
+
+def test_a_run_that_another_process_holds_is_left_alone(
+    export: Export, url: str, app: Sandbox, call: Any, telling: Any, tmp_path: Path
+) -> None:
+    holder = RunState(tmp_path / "state", "c1", "r1")
+    try:
+        with pytest.raises(Exception, match="is held by another process") as raised:
+            export(url, sinks={"first": {"type": "fine"}}, call=call)
+    finally:
+        holder.close()
+
+    assert raised.value.exit_code == 5  # type: ignore[attr-defined]
+    assert (app.hits.total(), telling.told) == (0, [])
+    assert export(url, sinks={"first": {"type": "fine"}}, call=call).exit_code == 0
