@@ -129,7 +129,8 @@ def _decode(wanted: type, value: Any) -> Any:
         return Secret(value)
     if isinstance(value, wanted):
         return value
-    raise msgspec.ValidationError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
+    # msgspec adds the place to these, but not to an error of its own.
+    raise TypeError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
 
 
 def _explained(problem: str, wanted: Any) -> str:
@@ -199,13 +200,13 @@ def password(config: ExportConfig) -> Secret | None:
 
 def base_url(url: str) -> str:
     """`url` with `/api/v2` at its end, whether it was there or not; raises `ConfigError` for what cannot be one."""
+    if "@" in url:
+        raise ConfigError("--url must not hold a user or password; use --username and CRDBEXPORT_PASSWORD")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"--url: not a URL ({error})") from error
-    if "@" in parts.netloc:
-        raise ConfigError("--url must not hold a user or password; use --username and CRDBEXPORT_PASSWORD")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--url {url}: not a URL of a cluster; it looks like https://host:8080")
     if parts.query or parts.fragment:

@@ -16,11 +16,11 @@ import msgspec
 
 from crdbexport.assembly import build_chain, build_sinks
 from crdbexport.attempt import Attempt
-from crdbexport.config import ExportConfig, Secret, check, logical_time, state_directory
+from crdbexport.config import ExportConfig, Secret, check, logical_time, parse_config, state_directory
 from crdbexport.errors import ConfigError, CrdbExportError
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
-from crdbexport.pipeline.lane import Lane
+from crdbexport.pipeline.lane import Lane, LaneSink
 from crdbexport.pipeline.observers import Observers
 from crdbexport.pipeline.spool import Spool
 from crdbexport.pipeline.state import RunRecord, RunState
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 SANDBOX_CLUSTER = "sandbox"
 SANDBOX_LOGIN = "demo"
+STANDARD_OUTPUT = "-"
 
 
 def export(
@@ -51,6 +52,8 @@ def export(
     installs no signal handlers. `plugins` adds plugin objects by name, `stop` ends the run from another thread,
     `watch` is called several times a second with the progress.
     """
+    # Made by hand, a config has not been through the checks that a file's settings go through.
+    config = parse_config(msgspec.structs.asdict(config))
     started_at = clock()
     run_id = config.run_id or f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     try:
@@ -73,14 +76,34 @@ def _prepared(
     installed = load_plugins(third_party=not config.no_plugins, extra=plugins)
     sinks = build_sinks(config, installed)
     chain = build_chain(config, installed)
+    _refuse_mixed_output(config, sinks)
     state = RunState(state_directory(config), config.cluster, run_id)
     try:
         now = clock()
+        _warn_of_another_day(config, now)
         record = state.begin(RunRecord(config.cluster, run_id, logical_time(config, now), now, _settings(config)))
         return Attempt(config, record, state, sinks, chain, installed, clock)
     except BaseException:
         state.close()
         raise
+
+
+def _refuse_mixed_output(config: ExportConfig, sinks: Sequence[LaneSink]) -> None:
+    writers = [f"sink {each.name}" for each in sinks if each.sink.shown_target() == STANDARD_OUTPUT]
+    writers += ["--report -"] if config.report == STANDARD_OUTPUT else []
+    if len(writers) > 1:
+        raise ConfigError(f"{' and '.join(writers)} would mix on standard output; give all but one a file")
+
+
+def _warn_of_another_day(config: ExportConfig, now: datetime) -> None:
+    moment, today = logical_time(config, now), now.astimezone(UTC).date()
+    if moment.date() != today:
+        log.warning(
+            "--logical-time %s is not today (%s): what is read is the cluster as it is now, for the API has no past",
+            moment.date(),
+            today,
+            extra={"event": "logical_time_not_today"},
+        )
 
 
 def _settings(config: ExportConfig) -> dict[str, object]:
@@ -171,7 +194,7 @@ def write_report(config: ExportConfig, report: RunReport) -> None:
     """Write the report where --report says; `-` is standard output."""
     if config.report is None:
         return
-    if config.report == "-":
+    if config.report == STANDARD_OUTPUT:
         sys.stdout.buffer.write(report.to_json())
         sys.stdout.buffer.flush()
         return

@@ -46,9 +46,11 @@ def main() -> None:
         sys.exit(done.exit_code)
     except click.Abort:
         _fail("stopped", 130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(_usage(error), error.exit_code)
     except CrdbExportError as error:
         _fail(str(error), error.exit_code, error)
     except BrokenPipeError:
@@ -63,18 +65,16 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int, error: BaseException | None = None) -> None:
-    from crdbexport.cli.logs import one_line
+    from crdbexport.cli.logs import tell_failure
 
-    if error is not None and _verbose():
-        import traceback
-
-        traceback.print_exception(error)
-    click.echo(f"error: {one_line(message)}", err=True)
+    tell_failure(message, error)
     sys.exit(exit_code)
 
 
-def _verbose() -> bool:
-    return any(each in ("-v", "-vv", "--verbose") for each in sys.argv)
+def _usage(error: click.ClickException) -> str:
+    """click's message on one line, with the way to the help."""
+    path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+    return error.format_message().rstrip(".") + (f"; see {path} --help" if path else "")
 
 
 __all__: list[Any] = ["cli", "main"]

@@ -38,22 +38,36 @@ def command(ctx: click.Context, /, **params: Any) -> None:
     """
     import asyncio
 
-    from crdbexport.checking import look
     from crdbexport.runner import check_sinks, reachable
 
-    config = settled(ctx, params)
+    config = settled(ctx, params).config
     signal.signal(signal.SIGTERM, _stopped)
     with reachable(config) as cluster:
         check_sinks(cluster)
         for name in cluster.sinks:
             click.echo(f"sink {name}: ready")
-        result = asyncio.run(look(cluster))
+        result = asyncio.run(_looked(cluster))
     _tell(result, cluster)
     sys.exit(3 if result.gaps else 0)
 
 
 def _stopped(number: int, frame: object) -> None:
     raise StoppedError(number)
+
+
+async def _looked(config: ExportConfig) -> CheckResult:
+    """What the look finds; SIGTERM cuts it short, and it logs out all the same."""
+    import asyncio
+
+    from crdbexport.checking import look
+
+    looking = asyncio.ensure_future(look(config))
+    # An error that a signal's handler raises within the event loop's own code is lost there.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, looking.cancel)
+    await asyncio.wait([looking])
+    if looking.cancelled():
+        raise StoppedError(signal.SIGTERM)
+    return looking.result()
 
 
 def _tell(result: CheckResult, config: ExportConfig) -> None:

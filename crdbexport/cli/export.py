@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +19,17 @@ from crdbexport.cli.options import (
     SINK_OPTIONS,
     with_options,
 )
-from crdbexport.cli.settings import settled
+from crdbexport.cli.settings import Voice, settled
+
+if TYPE_CHECKING:
+    from crdbexport.config import ExportConfig
+    from crdbexport.report import RunReport
+    from crdbexport.supervision import Stop
+
+# The threads of a run; a sandbox beside it is nobody's late work.
+RUN_THREADS = ("crdbexport-sink-", "crdbexport-extract", "crdbexport-observers")
+
+log = logging.getLogger(__name__)
 
 
 @click.command("export", short_help="Export a cluster into sinks.")
@@ -35,25 +46,28 @@ def command(ctx: click.Context, /, **params: Any) -> None:
     5 not now, run it again; 130 and 143 stopped.
     """
     from crdbexport.cli.progress import showing
-    from crdbexport.cli.summary import tell
     from crdbexport.runner import export
     from crdbexport.supervision import Stop
 
-    config = settled(ctx, params)
+    config, voice = settled(ctx, params)
     stop = Stop()
     _stop_on_signals(stop)
-    with showing(wanted=_interactive(params)) as watch:
+    with showing(wanted=voice.for_people and sys.stderr.isatty()) as watch:
         report = export(config, stop=stop, watch=watch)
-    if not params["quiet"] and params["log_format"] == "text":
-        tell(report, config)
+    _tell(report, config, voice)
     _leave(report.exit_code)
 
 
-def _interactive(params: dict[str, Any]) -> bool:
-    return sys.stderr.isatty() and not params["quiet"] and params["log_format"] == "text"
+def _tell(report: RunReport, config: ExportConfig, voice: Voice) -> None:
+    from crdbexport.cli.summary import tell
+
+    if voice.for_people:
+        tell(report, config)
+    elif report.error:
+        log.error(report.error, extra={"event": "run_error", "run_id": report.run_id, "exit_code": report.exit_code})
 
 
-def _stop_on_signals(stop: Any) -> None:
+def _stop_on_signals(stop: Stop) -> None:
     """The first signal ends the run in good order, the second at once."""
 
     def handle(number: int, frame: object) -> None:
@@ -67,7 +81,7 @@ def _stop_on_signals(stop: Any) -> None:
 
 def _leave(exit_code: int) -> None:
     """End the process even if a sink still has its thread: its late work must not keep the scheduler waiting."""
-    if any(thread.name.startswith("crdbexport-") for thread in threading.enumerate()):
+    if any(thread.name.startswith(RUN_THREADS) for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)

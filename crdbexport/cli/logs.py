@@ -17,13 +17,22 @@ LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEB
 def set_up(log_format: str, verbosity: int) -> None:
     """Send this package's log to standard error. `verbosity` is -1 for quiet, 0, or the number of -v."""
     handler = _StandardError()
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    tracebacks = verbosity > 0
+    handler.setFormatter(_JsonFormatter(tracebacks) if log_format == "json" else _TextFormatter(tracebacks))
     logger = logging.getLogger("crdbexport")
     logger.handlers = [handler]
     logger.propagate = False
     # Machines want every event; people want what went wrong.
     usual = 1 if log_format == "json" and verbosity == 0 else verbosity
     logger.setLevel(LEVELS[max(-1, min(usual, 2))])
+
+
+def tell_failure(message: str, error: BaseException | None = None) -> None:
+    """The last word of a command that failed, in the form of the log; with -v, the traceback of `error` too."""
+    logger = logging.getLogger("crdbexport")
+    if not logger.handlers:
+        set_up("text", 0)
+    logger.error("%s", message, exc_info=error, extra={"event": "failed"})
 
 
 def one_line(text: str) -> str:
@@ -40,14 +49,22 @@ class _StandardError(logging.Handler):
 
 
 class _TextFormatter(logging.Formatter):
+    def __init__(self, tracebacks: bool) -> None:
+        super().__init__()
+        self._tracebacks = tracebacks
+
     def format(self, record: logging.LogRecord) -> str:
         line = f"{record.levelname.lower()}: {one_line(record.getMessage())}"
-        if record.exc_info:
+        if record.exc_info and self._tracebacks:
             line += "\n" + self.formatException(record.exc_info)
         return line
 
 
 class _JsonFormatter(logging.Formatter):
+    def __init__(self, tracebacks: bool) -> None:
+        super().__init__()
+        self._tracebacks = tracebacks
+
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -56,6 +73,6 @@ class _JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         fields |= {key: value for key, value in vars(record).items() if key not in STANDARD and key != "event"}
-        if record.exc_info:
+        if record.exc_info and self._tracebacks:
             fields["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(fields, enc_hook=str).decode()

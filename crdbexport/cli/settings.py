@@ -7,34 +7,60 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import click
+import msgspec
 from click.core import ParameterSource
 
 from crdbexport.cli import logs
-from crdbexport.config import ExportConfig, Secret, parse_config, read_toml
+from crdbexport.config import ExportConfig, Secret, convert, parse_config, read_toml
 from crdbexport.errors import ConfigError, shown
 
-NOT_OF_THE_RUN = frozenset({"config", "sink", "sink_option", "log_format", "quiet", "verbose"})
+VOICE = frozenset({"log_format", "quiet", "verbose"})
+NOT_OF_THE_RUN = VOICE | {"config", "sink", "sink_option"}
 TABLES = ("sinks", "transforms")
 SINK = re.compile(r"(?:(?P<name>[A-Za-z0-9_-]+)=)?(?P<type>[^:=]+)(?::(?P<target>.*))?", re.DOTALL)
 SINK_OPTION = re.compile(r"(?P<name>[^.=]+)\.(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
 
 
-def settled(ctx: click.Context, params: dict[str, Any]) -> ExportConfig:
-    """The config that all sources together give; sets up the log on the way."""
+class Voice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is said on standard error, and in which form."""
+
+    log_format: Literal["text", "json"] = "text"
+    quiet: bool = False
+    verbose: int = 0
+
+    @property
+    def for_people(self) -> bool:
+        """Whether there is more to say than the log says."""
+        return self.log_format == "text" and not self.quiet
+
+
+class Settled(NamedTuple):
+    """What all sources together ask for."""
+
+    config: ExportConfig
+    voice: Voice
+
+
+def settled(ctx: click.Context, params: dict[str, Any]) -> Settled:
+    """What all sources together ask for; sets up the log on the way."""
+    # A mistake in the file is told in the form that the command line asks for.
+    logs.set_up(params["log_format"], -1 if params["quiet"] else params["verbose"])
     path: Path | None = params["config"]
     file = read_toml(path) if path else {}
     where = str(path) if path else "configuration"
     _refuse_unknown(file, ctx, where)
     values = {name: _value(ctx, name, value, file) for name, value in params.items()}
-    logs.set_up(values["log_format"], -1 if values["quiet"] else int(values["verbose"]))
+    voice: Voice = convert({name: values[name] for name in VOICE}, Voice, where=where)
+    logs.set_up(voice.log_format, -1 if voice.quiet else voice.verbose)
     settings = {name: value for name, value in values.items() if name not in NOT_OF_THE_RUN}
     settings["sinks"] = _sinks(values.get("sink") or (), values.get("sink_option") or (), file.get("sinks", {}))
     settings["transforms"] = file.get("transforms", [])
-    settings |= _secrets(values)
-    return parse_config({name: value for name, value in settings.items() if value is not None}, where=where)
+    settings |= _secrets(ctx, values)
+    given = {name: value for name, value in settings.items() if value is not None}
+    return Settled(parse_config(given, where=where), voice)
 
 
 def _value(ctx: click.Context, name: str, value: Any, file: dict[str, Any]) -> Any:
@@ -87,9 +113,11 @@ def _parsed(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return sinks
 
 
-def _secrets(values: dict[str, Any]) -> dict[str, Any]:
+def _secrets(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
     """Secrets come from the environment, or from whoever sits at the terminal."""
     session, password = os.environ.get("CRDBEXPORT_SESSION"), os.environ.get("CRDBEXPORT_PASSWORD")
+    if ctx.get_parameter_source("password_file") is ParameterSource.COMMANDLINE:
+        password = None
     secrets = {
         "session": Secret(session) if session else None,
         "password": Secret(password) if password else None,

@@ -17,6 +17,7 @@ from crdbexport.pipeline.verdict import unallowed
 from crdbexport.report import RunReport, SinkReport
 
 RESUMABLE = frozenset({5, 130, 143})
+WORTH_TELLING = frozenset({"complete", "incomplete"})
 
 
 def tell(report: RunReport, config: ExportConfig) -> None:
@@ -26,18 +27,23 @@ def tell(report: RunReport, config: ExportConfig) -> None:
         f"run {report.run_id} of {report.cluster}: {report.status} in {seconds:.1f} s, "
         f"{report.requests.total} requests, exit code {report.exit_code}"
     )
-    for name, counts in report.streams.items():
-        filtered = f" ({counts.filtered:,} filtered)" if counts.filtered else ""
-        _say(f"  {name:<16} {counts.extracted:>12,} records{filtered}")
-    for sink in report.sinks:
-        _say(_told(sink))
-    _tell_gaps(report, config)
+    if report.status in WORTH_TELLING or any(sink.status == "committed" for sink in report.sinks):
+        _tell_counts(report, config)
     if report.error:
         _say(f"{report.status}: {report.error}")
     for command in filter(None, (_reading_command(sink) for sink in report.sinks)):
         _say(f"read it with:\n  {command}")
     if report.exit_code in RESUMABLE:
         _say(f"run it again with:\n  {_same_command(report.run_id)}")
+
+
+def _tell_counts(report: RunReport, config: ExportConfig) -> None:
+    for name, counts in report.streams.items():
+        filtered = f" ({counts.filtered:,} filtered)" if counts.filtered else ""
+        _say(f"  {name:<16} {counts.extracted:>12,} records{filtered}")
+    for sink in report.sinks:
+        _say(_told(sink))
+    _tell_gaps(report, config)
 
 
 def _say(text: str) -> None:
