@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crdbexport.sandbox.objects import Column, Grant, Index
 from crdbexport.sandbox.templates import (
@@ -19,6 +20,12 @@ MOST_SECONDARY_INDEXES = 3
 TWO_COLUMN_SHARE = 0.4
 UNIQUE_SHARE = 0.25
 ROLE_SHARE = 0.35
+DESCENDING_SHARE = 0.2
+STORING_SHARE = 0.35
+MOST_STORED_COLUMNS = 2
+
+ROWID = Column("rowid", "INT8", nullable=False, hidden=True)
+"""The key that the cluster gives a table which was made without one."""
 
 ADMIN = Grant("admin", ("ALL",))
 ROOT = Grant("root", ("ALL",))
@@ -40,9 +47,7 @@ def draw_columns(template: TableTemplate, *, repeated: bool, rng: random.Random)
     return columns + tuple(rng.sample(free, k=wanted))
 
 
-def draw_indexes(
-    table_name: str, columns: Sequence[Column], key_length: int, rng: random.Random
-) -> tuple[Index, ...]:
+def draw_indexes(table_name: str, columns: Sequence[Column], key_length: int, rng: random.Random) -> tuple[Index, ...]:
     """The primary index over the first `key_length` columns, and up to three others."""
     key = tuple(column.name for column in columns[:key_length])
     indexable = [c.name for c in columns[key_length:] if not c.type.startswith(UNINDEXED_TYPES)]
@@ -58,6 +63,24 @@ def _secondary_index(table_name: str, first: str, indexable: list[str], rng: ran
     unique = rng.random() < UNIQUE_SHARE
     suffix = "key" if unique else "idx"
     return Index(f"{table_name}_{'_'.join(columns)}_{suffix}", tuple(columns), unique)
+
+
+def draw_storage(indexes: Sequence[Index], columns: Sequence[Column], rng: random.Random) -> tuple[Index, ...]:
+    """The same indexes with the directions of their columns, the secondary ones with columns that they store."""
+    if not indexes:
+        return ()
+    primary, *secondary = indexes
+    rest = [column.name for column in columns if column.name not in primary.columns]
+    primary = replace(primary, directions=("ASC",) * len(primary.columns))
+    return (primary, *[_with_storage(index, rest, rng) for index in secondary])
+
+
+def _with_storage(index: Index, rest: Sequence[str], rng: random.Random) -> Index:
+    directions = tuple("DESC" if rng.random() < DESCENDING_SHARE else "ASC" for _ in index.columns)
+    free = [name for name in rest if name not in index.columns]
+    most = min(len(free), MOST_STORED_COLUMNS)
+    stored = rng.sample(free, k=rng.randint(1, most)) if most and rng.random() < STORING_SHARE else []
+    return replace(index, directions=directions, stored=tuple(stored))
 
 
 def draw_database_grants(*, system: bool, rng: random.Random) -> tuple[Grant, ...]:

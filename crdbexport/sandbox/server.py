@@ -55,9 +55,7 @@ class SandboxServer:
         self._socket.close()
 
 
-def serve_forever(
-    app: ASGIApp, host: str, port: int, *, announce: Callable[[str], None] | None = None
-) -> None:
+def serve_forever(app: ASGIApp, host: str, port: int, *, announce: Callable[[str], None] | None = None) -> None:
     """Serve in the foreground until Ctrl-C; `announce` gets the URL once it can be used.
 
     Raises ConfigError when the address cannot be had.

@@ -1,4 +1,4 @@
-"""What the simulated databases hold, as data: table layouts, optional columns, roles, hard names."""
+"""What the simulated databases hold, as data: table layouts, optional columns, schemas, roles."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ KINDS = {
         ),
         _table(
             "promo_codes",
-            "code STRING!, description STRING, creation_time TIMESTAMP, expiration_time TIMESTAMP, "
-            "rules JSONB",
+            "code STRING!, description STRING, creation_time TIMESTAMP, expiration_time TIMESTAMP, rules JSONB",
         ),
         _table(
             "user_promo_codes",
@@ -59,21 +58,15 @@ KINDS = {
         ),
     ),
     "bank": (
-        _table(
-            "accounts", "id INT8!, customer_id UUID!, iban STRING!, currency CHAR(3)!, balance DECIMAL(19,4)!"
-        ),
+        _table("accounts", "id INT8!, customer_id UUID!, iban STRING!, currency CHAR(3)!, balance DECIMAL(19,4)!"),
         _table(
             "transactions",
-            "id UUID!, account_id INT8!, booked_at TIMESTAMPTZ!, amount DECIMAL(19,4)!, kind STRING!, "
-            "reference STRING",
+            "id UUID!, account_id INT8!, booked_at TIMESTAMPTZ!, amount DECIMAL(19,4)!, kind STRING!, reference STRING",
         ),
-        _table(
-            "customers", "id UUID!, full_name STRING!, email STRING!, born_on DATE, phone_numbers STRING[]"
-        ),
+        _table("customers", "id UUID!, full_name STRING!, email STRING!, born_on DATE, phone_numbers STRING[]"),
         _table(
             "transfers",
-            "id UUID!, from_account INT8!, to_account INT8!, amount DECIMAL(19,4)!, "
-            "requested_at TIMESTAMPTZ!",
+            "id UUID!, from_account INT8!, to_account INT8!, amount DECIMAL(19,4)!, requested_at TIMESTAMPTZ!",
         ),
         _table("branches", "id INT8!, name STRING!, opens_at TIME, location GEOGRAPHY(POINT,4326)"),
         _table("cards", "id UUID!, account_id INT8!, pan_hash BYTES!, expires_on DATE!, is_blocked BOOL!"),
@@ -135,22 +128,3 @@ TABLE_ROLES = (
     Grant("auditor", ("SELECT",)),
     Grant("etl", ("INSERT", "SELECT", "UPDATE")),
 )
-
-HARD_NAMES = (
-    "a/b",
-    "50%",
-    "Prod-Data",
-    "?q#f",
-    "emoji 🚀",
-    "with space",
-    'quote"inside',
-    "Ünïcode",
-    "semi;colon&amp",
-    "line\nbreak",
-    "trailing.",
-    ".",
-    "..",
-)
-TWINS = "twins"
-"""The database in which two schemas hold a table of the same name."""
-TWIN_TABLES = (("public", "orders"), ("reporting", "orders"), ("public", "customers"))

@@ -4,90 +4,87 @@ from __future__ import annotations
 
 import math
 import random
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from hashlib import blake2b
 from statistics import NormalDist
 
-from crdbexport.sandbox.details import draw_columns, draw_database_grants, draw_indexes, draw_table_grants
-from crdbexport.sandbox.objects import Database, Grant, ListedTable, TableDetails
-from crdbexport.sandbox.templates import (
-    HARD_NAMES,
-    KINDS,
-    SCHEMAS,
-    SYSTEM_TABLES,
-    TWIN_TABLES,
-    TWINS,
-    TableTemplate,
+from crdbexport.sandbox.details import (
+    ROWID,
+    draw_columns,
+    draw_database_grants,
+    draw_indexes,
+    draw_storage,
+    draw_table_grants,
 )
+from crdbexport.sandbox.layout import SYSTEM, Layout, Placement
+from crdbexport.sandbox.objects import Column, Database, Grant, Index, ListedTable, TableDetails
 
-SYSTEM = "system"
-FIRST_NAMES = ("movr", "bank", "defaultdb", "postgres")
-EMPTY_DATABASES = frozenset({"defaultdb", "postgres"})
-KIND_ORDER = tuple(KINDS)
+__all__ = ["SYSTEM", "World"]
 
-SYSTEM_DATABASE_ID = 1
-FIRST_DATABASE_ID = 104  # Where a new cluster of a recent version begins with a user's own databases.
-MOST_SPECIAL_TABLES = 8
 STORES = range(1, 10)
+REPLICAS = 3
 RANGE_BYTES = 512 * 2**20
 
 EMPTY_TABLES_SHARE = 0.06
 LARGEST_TABLE_BYTES = 4 * 2**40
 TABLE_SIZES = NormalDist(mu=math.log(8 * 2**20), sigma=3.0)
 """The logarithm of a table's size: a median of 8 MiB, and one table in a thousand above 80 GiB."""
-
-
-@dataclass(frozen=True)
-class _Placement:
-    """Where a table stands: its position among the database's tables, its names, id and layout."""
-
-    position: int
-    schema: str
-    name: str
-    table_id: int
-    template: TableTemplate
+LEAST_LIVE_SHARE = 0.3
+LEAST_COMPRESSED_SHARE = 0.4
 
 
 class World:
     """`databases` databases of `tables` tables each (`defaultdb` and `postgres`: of none), and `system`.
 
-    Any size starts at once, and two worlds of the same arguments hold the same. `hostile_names` adds
-    databases whose names are hard to carry in a URL, two of which (`.` and `..`) no URL can carry at all, and
-    `twins`, in which two schemas hold a table of the same name: asked for by name, the first listed answers.
+    Any size starts at once, and two worlds of the same arguments hold the same. `views` adds as many to each database
+    that has tables. `hostile_names` adds databases whose names are hard to carry in a URL, two of which (`.` and `..`)
+    no URL can carry at all, and `twins`, in which two schemas hold a table of the same name: asked for by name, the
+    first listed answers. `native_names` adds what real servers treat in a way of its own: `names`, with tables that SQL
+    must quote, folds to others or cannot reach, a temporary one, one without a primary key and views, and databases
+    whose names real servers' routes refuse.
     """
 
     def __init__(
-        self, databases: int = 4, tables: int = 12, seed: int = 1, hostile_names: bool = False
+        self,
+        databases: int = 4,
+        tables: int = 12,
+        seed: int = 1,
+        hostile_names: bool = False,
+        *,
+        native_names: bool = False,
+        views: int = 0,
     ) -> None:
-        if databases < 0 or tables < 0:
-            raise ValueError("a world cannot hold a negative number of databases or tables")
-        self._regular_databases = databases
-        self._tables_each = tables
+        if min(databases, tables, views) < 0:
+            raise ValueError("a world cannot hold a negative number of databases, tables or views")
+        self._layout = Layout(databases, tables, views, hostile_names=hostile_names, native_names=native_names)
         self._seed = seed
-        self._hostile = (*HARD_NAMES, TWINS) if hostile_names else ()
-        self._ids_per_database = max(tables, MOST_SPECIAL_TABLES) + 1
 
     def database_names(self) -> list[str]:
         """All names, in the order of the listing."""
-        return [*map(_database_name, range(self._regular_databases)), *self._hostile, SYSTEM]
+        return self._layout.database_names()
 
     def database_id(self, name: str) -> int | None:
         """The database's descriptor id, without the cost of its details."""
-        if name == SYSTEM:
-            return SYSTEM_DATABASE_ID
-        number = self._number(name)
-        return None if number is None else FIRST_DATABASE_ID + number * self._ids_per_database
+        return self._layout.database_id(name)
+
+    def database_name(self, database_id: int) -> str | None:
+        """The name of the database that has this descriptor id."""
+        located = self._layout.located(database_id)
+        return located[0] if located and located[1] < 0 else None
 
     def database(self, name: str) -> Database | None:
         """The database's details; its size is the sum of its tables' sizes."""
         database_id = self.database_id(name)
         if database_id is None:
             return None
-        sizes = [self._size_bytes(name, position) for position in range(self._table_count(name))]
-        stores = sorted(self._random(name).sample(STORES, k=3))
-        return Database(name, database_id, sum(sizes), len(sizes), tuple(stores))
+        positions = range(self._layout.object_count(name))
+        size = sum(self._size_bytes(name, position) for position in positions)
+        count = sum(self._layout.kind(name, position) == "table" for position in positions)
+        return Database(name, database_id, size, count, self._store_ids(name))
+
+    def replicated_bytes(self, name: str) -> int:
+        """What all copies of the database's tables take on disk."""
+        return sum(self._replicated_bytes(name, position) for position in range(self._layout.object_count(name)))
 
     def database_grants(self, name: str) -> tuple[Grant, ...]:
         """The grants on the database; none where there is no such database."""
@@ -96,107 +93,89 @@ class World:
         return draw_database_grants(system=name == SYSTEM, rng=self._random(f"{name}/grants"))
 
     def tables(self, name: str) -> Iterator[ListedTable]:
-        """The database's tables, one by one; none where there is no such database."""
-        for position in range(self._table_count(name)):
-            placed = self._placement(name, position)
+        """The database's tables and views, one by one; none where there is no such database."""
+        for position in range(self._layout.object_count(name)):
+            placed = self._layout.placement(name, position)
             size = self._size_bytes(name, position)
-            yield ListedTable(placed.name, placed.schema, placed.table_id, size)
+            yield ListedTable(placed.name, placed.schema, placed.table_id, size, placed.kind)
 
     def table(self, database_name: str, table_name: str) -> TableDetails | None:
         """The details of the first table of that name, whatever its schema."""
-        placed = self._find(database_name, table_name)
-        if placed is None:
-            return None
+        placed = self._layout.find(database_name, table_name)
+        return self._details(database_name, placed) if placed else None
+
+    def table_in(self, database_name: str, schema_name: str, table_name: str) -> TableDetails | None:
+        """The details of the table of that name in that schema."""
+        placed = self._layout.find(database_name, table_name, schema_name)
+        return self._details(database_name, placed) if placed else None
+
+    def table_with_id(self, table_id: int) -> TableDetails | None:
+        """The details of the table or view that has this descriptor id."""
+        located = self._layout.located(table_id)
+        return self._details(located[0], self._layout.placement(*located)) if located and located[1] >= 0 else None
+
+    def _details(self, database_name: str, placed: Placement) -> TableDetails:
         rng = self._random(f"{database_name}/{placed.position}")
+        columns, indexes = self._inside(database_name, placed, rng)
         size = self._size_bytes(database_name, placed.position)
-        columns = draw_columns(placed.template, repeated=placed.name != placed.template.name, rng=rng)
+        ranges = 0 if placed.kind == "view" else 1 + size // RANGE_BYTES
         return TableDetails(
             table_name=placed.name,
             table_id=placed.table_id,
             database_name=database_name,
             schema_name=placed.schema,
             columns=columns,
-            indexes=draw_indexes(placed.name, columns, placed.template.key_length, rng),
+            indexes=indexes,
             grants=draw_table_grants(system=database_name == SYSTEM, rng=rng),
-            range_count=1 + size // RANGE_BYTES,
+            range_count=ranges,
             size_bytes=size,
+            kind=placed.kind,
+            live_bytes=int(size * self._share(LEAST_LIVE_SHARE, f"{database_name}/{placed.position}/live")),
+            replicated_bytes=self._replicated_bytes(database_name, placed.position),
+            replica_count=REPLICAS * ranges,
+            store_ids=self._store_ids(database_name) if ranges else (),
         )
 
-    def _number(self, name: str) -> int | None:
-        """The database's place among all but `system`."""
-        if name in self._hostile:
-            return self._regular_databases + self._hostile.index(name)
-        number = FIRST_NAMES.index(name) if name in FIRST_NAMES else _trailing_number(name)
-        known = number < self._regular_databases and name == _database_name(number)
-        return number if known else None
-
-    def _table_count(self, name: str) -> int:
-        if name == SYSTEM:
-            return len(SYSTEM_TABLES)
-        if name in self._hostile:
-            return len(TWIN_TABLES)
-        empty = name in EMPTY_DATABASES or self._number(name) is None
-        return 0 if empty else self._tables_each
-
-    def _placement(self, database_name: str, position: int) -> _Placement:
-        if database_name == SYSTEM:
-            table_id, template = list(SYSTEM_TABLES.items())[position]
-            return _Placement(position, "public", template.name, table_id, template)
-        templates = KINDS[_kind(database_name)]
-        template = templates[position % len(templates)]
-        if database_name in self._hostile:
-            schema, name = _hostile_table(database_name, position)
-        elif position < len(templates):
-            schema, name = "public", template.name
+    def _inside(
+        self, database_name: str, placed: Placement, rng: random.Random
+    ) -> tuple[tuple[Column, ...], tuple[Index, ...]]:
+        template = placed.template
+        columns = draw_columns(template, repeated=placed.name != template.name, rng=rng)
+        if placed.kind == "view":
+            return columns, ()
+        if placed.keyless:
+            indexes = draw_indexes(placed.name, (ROWID, *columns), 1, rng)
+            columns = (*columns, ROWID)
         else:
-            schema, name = SCHEMAS[position % len(SCHEMAS)], f"{template.name}_{position:04d}"
-        table_id = (self.database_id(database_name) or 0) + 1 + position
-        return _Placement(position, schema, name, table_id, template)
-
-    def _find(self, database_name: str, table_name: str) -> _Placement | None:
-        positions: Sequence[int] = range(self._table_count(database_name))
-        if database_name != SYSTEM and database_name not in self._hostile:
-            plain = [template.name for template in KINDS[_kind(database_name)]]
-            guess = plain.index(table_name) if table_name in plain else _trailing_number(table_name)
-            positions = positions[guess : guess + 1]
-        placed = (self._placement(database_name, position) for position in positions)
-        return next((each for each in placed if each.name == table_name), None)
+            indexes = draw_indexes(placed.name, columns, template.key_length, rng)
+        storage = self._random(f"{database_name}/{placed.position}/storage")
+        return columns, draw_storage(indexes, columns, storage)
 
     def _size_bytes(self, database_name: str, position: int) -> int:
         """The size of one table. Skewed as real ones are: some are empty, a few are huge."""
-        key = f"{self._seed}/{database_name}/{position}".encode()
-        # A hash, not a generator: a listing of ten thousand tables asks this ten thousand times.
-        bits = int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 12
-        share = (bits + 0.5) / 2**52
+        if self._layout.kind(database_name, position) == "view":
+            return 0
+        share = self._fraction(f"{database_name}/{position}")
         if share < EMPTY_TABLES_SHARE:
             return 0
         filled = (share - EMPTY_TABLES_SHARE) / (1 - EMPTY_TABLES_SHARE)
         return min(int(math.exp(TABLE_SIZES.inv_cdf(filled))), LARGEST_TABLE_BYTES)
 
+    def _replicated_bytes(self, database_name: str, position: int) -> int:
+        one_copy = self._size_bytes(database_name, position)
+        return int(one_copy * REPLICAS * self._share(LEAST_COMPRESSED_SHARE, f"{database_name}/{position}/disk"))
+
+    def _store_ids(self, database_name: str) -> tuple[int, ...]:
+        return tuple(sorted(self._random(database_name).sample(STORES, k=REPLICAS)))
+
+    def _share(self, least: float, key: str) -> float:
+        return least + (1 - least) * self._fraction(key)
+
+    def _fraction(self, key: str) -> float:
+        """A number between 0 and 1, never either."""
+        # A hash, not a generator: a listing of ten thousand tables asks this ten thousand times.
+        bits = int.from_bytes(blake2b(f"{self._seed}/{key}".encode(), digest_size=8).digest(), "big") >> 12
+        return (bits + 0.5) / 2**52
+
     def _random(self, key: str) -> random.Random:
         return random.Random(f"{self._seed}/{key}")
-
-
-def _database_name(number: int) -> str:
-    if number < len(FIRST_NAMES):
-        return FIRST_NAMES[number]
-    return f"{KIND_ORDER[number % len(KIND_ORDER)]}_{number:02d}"
-
-
-def _kind(database_name: str) -> str:
-    prefix = database_name.partition("_")[0]
-    return prefix if prefix in KINDS else "shop"
-
-
-def _trailing_number(name: str) -> int:
-    """The number that a generated name ends with; 0 when it has none, which is then nobody's name."""
-    match = re.search(r"_([0-9]{2,9})\Z", name)
-    return int(match[1]) if match else 0
-
-
-def _hostile_table(database_name: str, position: int) -> tuple[str, str]:
-    """Schema and name; the next hard name serves too, so that `.` is a table of an addressable database."""
-    if database_name == TWINS:
-        return TWIN_TABLES[position]
-    following = HARD_NAMES[(HARD_NAMES.index(database_name) + 1) % len(HARD_NAMES)]
-    return (("public", "plain"), ("public", database_name), ("audit", following))[position]

@@ -132,9 +132,7 @@ def test_health_needs_no_session(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()) == (200, {})
 
 
-@pytest.mark.parametrize(
-    "path", ["/databases", "/databases/movr/", "/databases/movr/tables/users", "/databases/no"]
-)
+@pytest.mark.parametrize("path", ["/databases", "/databases/movr/", "/databases/movr/tables/users", "/databases/no"])
 @pytest.mark.parametrize("session", ["", "bm90IGEgc2Vzc2lvbg=="])
 def test_without_a_valid_session_nothing_is_told(client: httpx.Client, path: str, session: str) -> None:
     answer = client.get(path, headers={SESSION_HEADER: session})
@@ -160,9 +158,7 @@ def test_an_unknown_table_is_not_found(client: httpx.Client) -> None:
     assert answer.json() == {"error": "not found", "message": 'table "nonexistent" does not exist'}
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/", "/nodes", "/databases/movr/nope", "/databases/movr/tables/users/columns"]
-)
+@pytest.mark.parametrize("path", ["", "/", "/nodes", "/databases/movr/nope", "/databases/movr/tables/users/columns"])
 def test_an_unknown_path_is_not_found(client: httpx.Client, path: str) -> None:
     answer = client.get(str(client.base_url).rstrip("/") + path)
     assert (answer.status_code, answer.json()["error"]) == (404, "not found")
@@ -195,9 +191,7 @@ def test_revoking_ends_every_session(serve: Serve) -> None:
     assert client.get("/databases").status_code == 401
 
 
-def test_every_hostile_name_that_a_url_can_carry_round_trips(
-    client: httpx.Client, hostile_world: World
-) -> None:
+def test_every_hostile_name_that_a_url_can_carry_round_trips(client: httpx.Client, hostile_world: World) -> None:
     seen = 0
     for name in set(hostile_world.database_names()) - UNADDRESSABLE:
         path = f"/databases/{encoded(name)}"

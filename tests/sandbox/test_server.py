@@ -82,9 +82,7 @@ def test_a_request_that_waits_is_cut_off_when_the_server_stops() -> None:
 def test_a_taken_port_is_a_configuration_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(
-            ConfigError, match=f"port {port} is in use on 127.0.0.1; choose another with --port"
-        ):
+        with pytest.raises(ConfigError, match=f"port {port} is in use on 127.0.0.1; choose another with --port"):
             serve_forever(Sandbox(World()), "127.0.0.1", port)
 
 

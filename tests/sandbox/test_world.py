@@ -23,6 +23,11 @@ def all_tables(world: World) -> list[TableDetails]:
     return [table for table in found if table is not None]
 
 
+@pytest.fixture(scope="module")
+def many_tables() -> list[TableDetails]:
+    return all_tables(World(databases=20, tables=100))
+
+
 def test_equal_arguments_make_equal_worlds() -> None:
     one, other = (World(databases=7, tables=15, seed=3, hostile_names=True) for _ in range(2))
     assert everything(one) == everything(other)
@@ -94,9 +99,7 @@ def test_every_listed_table_is_found_by_name_and_agrees_with_its_listing() -> No
         )
 
 
-@pytest.mark.parametrize(
-    "name", ["", "nope", "movr_00", "movr_4", "bank_99", "shop_04", "defaultdb_02", "movr_06 "]
-)
+@pytest.mark.parametrize("name", ["", "nope", "movr_00", "movr_4", "bank_99", "shop_04", "defaultdb_02", "movr_06 "])
 def test_a_database_that_is_not_listed_does_not_exist(name: str) -> None:
     world = World(9)
     assert name not in world.database_names()
@@ -106,9 +109,7 @@ def test_a_database_that_is_not_listed_does_not_exist(name: str) -> None:
     assert not world.database_grants(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "nope", "users_0000", "rides_0007", "users_12", "users_0012", "accounts", "0"]
-)
+@pytest.mark.parametrize("name", ["", "nope", "users_0000", "rides_0007", "users_12", "users_0012", "accounts", "0"])
 def test_a_table_that_is_not_listed_does_not_exist(name: str) -> None:
     world = World()
     assert name not in {table.name for table in world.tables("movr")}
@@ -132,26 +133,24 @@ def test_a_databases_size_is_the_sum_of_its_tables() -> None:
     assert database.size_bytes == sum(table.size_bytes for table in world.tables("bank")) > 0
 
 
-def test_sizes_are_skewed_and_ranges_follow_them() -> None:
-    tables = all_tables(World(databases=20, tables=100))
-    sizes = sorted(table.size_bytes for table in tables)
+def test_sizes_are_skewed_and_ranges_follow_them(many_tables: list[TableDetails]) -> None:
+    sizes = sorted(table.size_bytes for table in many_tables)
     median = sizes[len(sizes) // 2]
     assert sizes[0] == 0
     assert sizes.count(0) < len(sizes) / 10
     assert 2**20 < median < 64 * 2**20
     assert sizes[-1] > 1000 * median
-    by_size = sorted(tables, key=lambda table: table.size_bytes)
+    by_size = sorted(many_tables, key=lambda table: table.size_bytes)
     ranges = [table.range_count for table in by_size]
     assert ranges == sorted(ranges)
     assert (ranges[0], ranges[-1] > 100) == (1, True)
 
 
-def test_tables_are_well_formed_and_varied() -> None:
-    tables = all_tables(World(databases=20, tables=100))
-    assert {len(table.indexes) for table in tables} == {1, 2, 3, 4}
-    widths = {len(table.columns) for table in tables if table.database_name != "system"}
+def test_tables_are_well_formed_and_varied(many_tables: list[TableDetails]) -> None:
+    assert {len(table.indexes) for table in many_tables} == {1, 2, 3, 4}
+    widths = {len(table.columns) for table in many_tables if table.database_name != "system"}
     assert (min(widths), max(widths)) == (3, 25)
-    types = {column.type for table in tables for column in table.columns}
+    types = {column.type for table in many_tables for column in table.columns}
     assert {
         "UUID",
         "STRING",
@@ -163,7 +162,7 @@ def test_tables_are_well_formed_and_varied() -> None:
         "BOOL",
         "BYTES",
     } < types
-    for table in tables:
+    for table in many_tables:
         nullable = {column.name: column.nullable for column in table.columns}
         assert len(nullable) == len(table.columns)
         primary = table.indexes[0]
