@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # The threads of a run; a sandbox beside it is nobody's late work.
 RUN_THREADS = ("crdbexport-sink-", "crdbexport-extract", "crdbexport-observers")
+# A thread whose work is done still takes its last steps.
+LAST_STEPS_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,10 @@ def _stop_on_signals(stop: Stop) -> None:
 
 def _leave(exit_code: int) -> None:
     """End the process even if a sink still has its thread: its late work must not keep the scheduler waiting."""
-    if any(thread.name.startswith(RUN_THREADS) for thread in threading.enumerate()):
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(RUN_THREADS)]
+    for thread in threads:
+        thread.join(LAST_STEPS_SECONDS)
+    if any(thread.is_alive() for thread in threads):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)

@@ -218,7 +218,7 @@ class Extractor:
         reasons = {gap.reason for gap in self.gaps}
         if reasons == {"forbidden"}:
             raise ClusterRefusedError(
-                "every request was answered 403: the account may read nothing; grant it the role that the README names",
+                "every request was answered 403: the account may read nothing; it needs a role that is a member of admin",
                 status=403,
             )
         if reasons <= {"server_error", "timeout"}:

@@ -86,12 +86,13 @@ def looks_like_html(reply: Reply) -> bool:
 
 def fatal(error: UnreadableError, *, hint: str = "") -> CrdbExportError:
     """The end that an unreadable reply means where the run cannot go on without it."""
-    failing = error.reason == "timeout" or (error.http_status or 0) in TRY_AGAIN
-    if failing:
+    if error.http_status is None and error.reason == "bad_body":
+        return ClusterUnavailableError(f"{error}; check that --url is the HTTP address of a node, then run it again")
+    if error.reason == "timeout" or error.http_status in TRY_AGAIN:
         return ClusterUnavailableError(f"{error}; the cluster is failing, run it again later")
     if error.reason == "forbidden":
         return ClusterRefusedError(
-            f"{error}; the account may not use this endpoint: grant it the role that the README names",
+            f"{error}; the account may not use this endpoint: it needs a SQL role that is a member of admin",
             status=error.http_status,
         )
     return UnexpectedServerError(f"{error}; {hint or 'is this the HTTP address of a CockroachDB node?'}")

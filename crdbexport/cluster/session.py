@@ -94,7 +94,7 @@ class Session:
         try:
             return await self._transport.exchange(endpoint, judge, headers=_headers(fresh))
         except SessionRefusedError as error:
-            raise AuthenticationError(
+            raise self._refused_for_good(
                 f"{endpoint} answered 401 to a session fresh from the login; see whether something in between "
                 f"drops the header {SESSION_HEADER}"
             ) from error
@@ -108,14 +108,17 @@ class Session:
             if self._token is not refused and self._token is not None:
                 return self._token
             if not self._can_login:
-                raise AuthenticationError(self._no_way_in())
+                raise self._refused_for_good(self._no_way_in())
             if self._renewed:
-                raise AuthenticationError("the server refused the session a second time (401); see its log")
+                raise self._refused_for_good("the server refused the session a second time (401); see its log")
             log.warning("the session was refused (401); logging in once more", extra={"event": "login_renewed"})
             # A login that fails ends the transport, so that those who wait here send no second one.
             self._token = await self._login()
             self._renewed = True
             return self._token
+
+    def _refused_for_good(self, message: str) -> CrdbExportError:
+        return self._transport.end(AuthenticationError(message))
 
     def _no_way_in(self) -> str:
         if self._credentials.token is None:

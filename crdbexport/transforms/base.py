@@ -20,9 +20,9 @@ class Transform:
     """Changes or drops rows of a batch before it is spooled.
 
     `apply` runs on one thread, for every batch in order, and returns a record batch of the same schema. It may drop
-    rows and change values; it must not reorder or add rows, null a key, or touch the envelope. One that changes values of a
-    key also defines `rename`. The pipeline checks all of this, and ends the run with the plugin's name where it does
-    not hold. The record id is computed anew afterwards.
+    rows and change values; it must not reorder or add rows, null a key, or touch the envelope. One that changes values
+    of a key also defines `rename`. The pipeline checks all of this, and ends the run with the plugin's name where it
+    does not hold. The record id is computed anew afterwards.
     """
 
     Config: ClassVar[type[TransformConfig]] = TransformConfig

@@ -371,12 +371,17 @@ def test_an_empty_cluster_is_a_run_without_records(serve: Serve, extract: Any) -
 def test_no_more_tables_are_asked_for_than_the_window_holds(serve: Serve, record: Any, in_session: Any) -> None:
     app = record(world=World(databases=1, tables=200))
 
+    def asked() -> int:
+        return len([path for path in app.paths if "/tables/" in path])
+
     async def work(session: Session) -> int:
         extractor = Extractor(session, DocumentedDialect(), ALL, ("columns",), concurrency=2)
         async with aclosing(extractor.rows()) as told:
             await anext(told)
-            await asyncio.sleep(0.2)
-        return len([path for path in app.paths if "/tables/" in path])
+            while asked() < 16:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.1)
+        return asked()
 
     assert in_session(serve(app), work, concurrency=2) == 16
 

@@ -171,7 +171,7 @@ def test_a_body_nested_without_end_is_a_bad_body() -> None:
         ("not_found", 404, UnexpectedServerError),
         ("server_error", 501, UnexpectedServerError),
         ("bad_body", 200, UnexpectedServerError),
-        ("bad_body", None, UnexpectedServerError),
+        ("bad_body", None, ClusterUnavailableError),
         ("too_large", None, UnexpectedServerError),
     ],
 )
