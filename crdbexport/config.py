@@ -155,6 +155,8 @@ def check(config: ExportConfig) -> None:
         _check_credentials(config)
     if config.run_id is not None and not config.run_id.strip():
         raise ConfigError("--run-id is empty; leave it out to have one made")
+    if config.report not in (None, "-") and not Path(config.report).parent.is_dir():
+        raise ConfigError(f"--report {config.report}: there is no such directory; make it, or name another file")
     logical_time(config, datetime.now(UTC))
 
 

@@ -17,7 +17,7 @@ import msgspec
 from crdbexport.assembly import build_chain, build_sinks
 from crdbexport.attempt import Attempt
 from crdbexport.config import ExportConfig, Secret, check, logical_time, parse_config, state_directory
-from crdbexport.errors import ConfigError, CrdbExportError
+from crdbexport.errors import ConfigError, CrdbExportError, StoppedError
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
 from crdbexport.pipeline.lane import Lane, LaneSink
@@ -89,7 +89,7 @@ def _prepared(
 
 
 def _refuse_mixed_output(config: ExportConfig, sinks: Sequence[LaneSink]) -> None:
-    writers = [f"sink {each.name}" for each in sinks if each.sink.shown_target() == STANDARD_OUTPUT]
+    writers = [f"sink {each.name}" for each in sinks if each.target == STANDARD_OUTPUT]
     writers += ["--report -"] if config.report == STANDARD_OUTPUT else []
     if len(writers) > 1:
         raise ConfigError(f"{' and '.join(writers)} would mix on standard output; give all but one a file")
@@ -134,6 +134,7 @@ def check_sinks(config: ExportConfig) -> None:
     delivery = Delivery(lanes)
     delivery.preflight()
     delivery.dismiss()
+    observers.close()
 
 
 @contextmanager
@@ -176,7 +177,7 @@ def _stillborn(
         cluster=config.cluster,
         logical_time=moment,
         dialect=None,
-        status="failed",
+        status="interrupted" if isinstance(error, StoppedError) else "failed",
         exit_code=error.exit_code,
         error=str(error),
         started_at=started_at,

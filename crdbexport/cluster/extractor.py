@@ -121,6 +121,9 @@ class Extractor:
         listed = {each.name: each for each in reversed(await self.dialect.databases(self.session))}
         self._refuse_unknown(listed)
         chosen = [listed[name] for name in sorted(listed) if self.selection.selects(name)]
+        if self.selection.include and not chosen:
+            # An empty snapshot would take the place of a full one.
+            raise ConfigError("--database and --exclude-database leave no database to read; check the patterns")
         self.counts.databases_listed = len(chosen)
         return chosen
 
@@ -218,7 +221,7 @@ class Extractor:
         reasons = {gap.reason for gap in self.gaps}
         if reasons == {"forbidden"}:
             raise ClusterRefusedError(
-                "every request was answered 403: the account may read nothing; it needs a role that is a member of admin",
+                "every request was answered 403: the account may read nothing; it needs a role that belongs to admin",
                 status=403,
             )
         if reasons <= {"server_error", "timeout"}:

@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from crdbexport.disk import storage_error
+from crdbexport.errors import StorageError
 from crdbexport.sinks.base import Batch
 
 PRIVATE = 0o600
@@ -112,8 +113,12 @@ class Spool:
             raise SpoolCancelledError(self._cancelled)
 
     def _load(self, number: int) -> pa.RecordBatch:
-        with pa.OSFile(str(self._path(number))) as file, pa.ipc.open_stream(file) as stream:
-            return stream.read_next_batch()
+        path = self._path(number)
+        try:
+            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
+                return stream.read_next_batch()
+        except (OSError, pa.ArrowInvalid, StopIteration) as error:
+            raise StorageError(f"{path}: cannot be read back ({error}); give the run another --run-id") from error
 
     def _path(self, number: int) -> Path:
         return self.directory / f"{number:08d}.arrows"

@@ -317,6 +317,14 @@ def test_a_pattern_that_matches_nothing_is_warned_about(
     assert '--database "x*" matches none' in warning.getMessage()
 
 
+@pytest.mark.parametrize(("include", "exclude"), [(("x*",), ()), (("movr",), ("m*",))])
+def test_patterns_that_leave_no_database_are_refused(
+    serve: Serve, extract: Any, include: tuple[str, ...], exclude: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match="leave no database to read"):
+        extract(serve(Sandbox(World(2, 1))), selection=Selection(include, exclude))
+
+
 def test_a_cluster_in_which_everything_is_forbidden_refuses(serve: Serve, record: Any, extract: Any) -> None:
     rule = Rule(f"{LIST}/.*", Status(403))
     with pytest.raises(ClusterRefusedError, match="every request was answered 403") as caught:

@@ -229,3 +229,16 @@ def test_what_did_not_fit_is_not_among_the_batches(small_disk: Path) -> None:
     spool.seal()
 
     assert [batch.data for batch in spool.read()] == [small]
+
+
+def test_a_file_that_is_gone_or_damaged_is_told_as_such(tmp_path: Path, grants: Any) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.append("database_grants", grants("ann"))
+    spool.seal()
+    (file,) = spool.directory.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(StorageError, match="cannot be read back"):
+        list(spool.read())
+    file.unlink()
+    with pytest.raises(StorageError, match=file.name):
+        list(spool.read())

@@ -142,24 +142,31 @@ def test_a_sink_that_hangs_does_not_keep_a_stopped_run(
 
 
 @pytest.mark.usefixtures("short_stop")
-def test_a_transform_that_hangs_does_not_keep_a_stopped_run(
-    export: Export, url: str, offering: Any, telling: Any, gate: threading.Event
+def test_a_transform_that_hangs_does_not_keep_a_stopped_run_and_adds_nothing_to_it_later(
+    export: Export, url: str, offering: Any, telling: Any, gate: threading.Event, tmp_path: Path
 ) -> None:
     reached = threading.Event()
+    readers: list[threading.Thread] = []
 
     class Hanging(Transform):
         def apply(self, batch: Batch) -> Any:
+            readers.append(threading.current_thread())
             reached.set()
             gate.wait(5)
-            return batch.data
+            return batch.data.slice(0, 0)
 
     call = offering(fine=telling, transforms={"hanging": Hanging})
     call |= stopping_when(lambda progress: reached.is_set(), 2)
 
-    report = export(url, sinks={"mine": {"type": "fine"}}, transforms=({"type": "hanging"},), call=call)
+    transforms = ({"type": "hanging"},)
+    report = export(url, sinks={"mine": {"type": "fine"}}, stream=("tables",), transforms=transforms, call=call)
 
     assert (report.status, report.exit_code) == ("interrupted", 130)
     assert telling.told == ["preflight", ("abort", "StoppedError")]
+    gate.set()
+    readers[0].join(5)
+    assert not readers[0].is_alive()
+    assert not (tmp_path / "state" / "runs" / "c1.r1" / "extraction.json").exists()
 
 
 def test_a_stop_that_comes_after_one_sink_has_committed_is_a_stop_and_the_rest_is_resumed(

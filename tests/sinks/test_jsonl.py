@@ -116,6 +116,7 @@ class Unclosed(io.RawIOBase):
         return self._target.write(bytes(data))  # type: ignore[call-overload]
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_sink_in_one_line() -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(**script("print", "2000"), **pipes) as process:
@@ -127,6 +128,7 @@ def test_a_reader_that_goes_away_ends_the_sink_in_one_line() -> None:
     assert process.returncode == 5
 
 
+@pytest.mark.slow
 def test_a_full_standard_output_is_an_error_of_storage() -> None:
     with Path("/dev/full").open("wb") as full:
         process = subprocess.run(**script("print", "1"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)

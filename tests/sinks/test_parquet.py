@@ -95,6 +95,7 @@ def test_full_row_groups_are_on_disk_before_commit(tmp_path: Path) -> None:
     sink.abort()
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(cuts=st.lists(st.integers(0, 2_600), max_size=8))
 def test_equal_records_give_equal_bytes_however_they_are_batched(
@@ -109,6 +110,7 @@ def test_equal_records_give_equal_bytes_however_they_are_batched(
     assert all_files(lakes[0]) == all_files(lakes[1])
 
 
+@pytest.mark.slow
 def test_pages_do_not_follow_batches(tmp_path: Path) -> None:
     whole = records("database_grants", 45_000)  # Several pages a column.
     batches = [whole.slice(start, 777) for start in range(0, whole.num_rows, 777)]

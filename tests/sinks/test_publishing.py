@@ -170,6 +170,7 @@ def test_aborting_closes_all_files(tmp_path: Path, kind: str) -> None:
 # -- snapshots
 
 
+@pytest.mark.slow
 @KINDS
 def test_ten_runs_of_one_snapshot_leave_the_last(tmp_path: Path, kind: str) -> None:
     for number in range(10):
@@ -287,6 +288,7 @@ def test_a_held_run_is_refused_until_its_holder_is_killed(tmp_path: Path, kind: 
     assert_consistent(tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_runs_leave_no_growing_litter(tmp_path: Path) -> None:
     for _ in range(3):
         holder = hold_elsewhere(tmp_path, "jsonl")
@@ -364,6 +366,7 @@ def expecting(tmp_path: Path, kind: str) -> Iterator[None]:
     EXPECTED.clear()
 
 
+@pytest.mark.slow
 @KINDS
 def test_killed_at_any_file_operation_a_run_is_published_whole_or_not_at_all(tmp_path: Path, kind: str) -> None:
     base = tmp_path / "lakes"
@@ -533,6 +536,7 @@ def test_a_full_disk_is_found_before_the_first_request(small_disk: Path) -> None
         jsonl(lake).preflight(run=a_run("new"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 def test_any_file_operation_may_fail_once(tmp_path: Path, code: int) -> None:
     failures, too_late = [], []
@@ -623,6 +627,7 @@ def test_two_spellings_of_a_directory_are_one(tmp_path: Path, monkeypatch: pytes
 # -- readers during commits
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_an_empty_or_partial_stream(tmp_path: Path) -> None:
     rows_of_a_run = 250
     deliver(parquet(tmp_path), a_run("0"), everything(a_run("0"), rows_of_a_run))

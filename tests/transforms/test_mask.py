@@ -102,6 +102,7 @@ def test_schema_row_count_envelope_and_unnamed_fields_stay(batch: Batch) -> None
             assert masked.column(field).equals(batch.data.column(field))
 
 
+@pytest.mark.slow
 @given(batch=batches())
 def test_no_key_becomes_null(batch: Batch, mask_all: Mask) -> None:
     masked = mask_all.apply(batch)

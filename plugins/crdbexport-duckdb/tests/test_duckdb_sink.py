@@ -457,6 +457,7 @@ def test_a_file_that_another_process_has_open_is_refused_by_its_process_id(path:
     sink_at(path).preflight(run_of(2))
 
 
+@pytest.mark.slow
 def test_a_commit_waits_for_another_process_to_close_the_file(path: Path) -> None:
     deliver(path, run_of(1), {})
     run = run_of(2)
@@ -532,6 +533,7 @@ def test_leftovers_of_a_killed_attempt_are_cleared(path: Path) -> None:
     assert left_behind(path) == []
 
 
+@pytest.mark.slow
 def test_more_rows_than_memory_holds_spill_and_arrive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crdbexport_duckdb.database_file.MEMORY_LIMIT", "24MB")
     run = run_of()
@@ -548,6 +550,7 @@ def test_more_rows_than_memory_holds_spill_and_arrive(path: Path, monkeypatch: p
     assert left_behind(path) == []
 
 
+@pytest.mark.slow
 def test_many_runs_do_not_make_the_file_grow(path: Path) -> None:
     rows = {"databases": [database("bank", size_bytes=1), database("shop")]}
     schemas = ONLY_DATABASES
