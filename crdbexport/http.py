@@ -7,9 +7,11 @@ body without a length, or gzip cut short, ends without an error; 1 MB of gzip ma
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,6 +30,18 @@ GZIP_WINDOW = 31
 STEP_BYTES = 1024 * 1024
 
 Trouble = Literal["connect", "timeout", "broken", "too_large"]
+
+
+# httpx tells whole URLs to its log, and those of webhooks hold keys; httpcore tells headers.
+FOREIGN_LOGS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy")
+_sending: ContextVar[bool] = ContextVar("crdbexport_sending", default=False)
+
+
+class _NotOurs(logging.Filter):
+    """Drops what is logged while this package sends; an application's own requests stay in its log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _sending.get()
 
 
 class NoReplyError(Exception):
@@ -64,6 +78,7 @@ class HttpClient:
         max_body_bytes: int = MAX_BODY_BYTES,
         cut_body: bool = False,
     ) -> None:
+        _hush_foreign_logs()
         self._timeout_seconds = timeout_seconds
         self._max_body_bytes = max_body_bytes
         self._cut_body = cut_body
@@ -85,7 +100,8 @@ class HttpClient:
     async def send(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
     ) -> Reply:
-        """One request, one reply; raises `NoReplyError` or `CertificateError`."""
+        """One request, one reply; raises `NoReplyError`, `CertificateError`, or `ConfigError` for what is no URL."""
+        sending = _sending.set(True)
         try:
             async with (
                 asyncio.timeout(self._timeout_seconds),
@@ -101,6 +117,17 @@ class HttpClient:
             raise _connect_trouble(error) from error
         except (httpx.TransportError, httpx.StreamError) as error:
             raise NoReplyError("the connection broke before the answer was whole", "broken") from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise ConfigError("the URL names no host that could be asked; check its spelling") from error
+        finally:
+            _sending.reset(sending)
+
+
+def _hush_foreign_logs() -> None:
+    for name in FOREIGN_LOGS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, _NotOurs) for each in logger.filters):
+            logger.addFilter(_NotOurs())
 
 
 def tls_context(ca_cert: Path | None = None) -> ssl.SSLContext:
@@ -118,7 +145,7 @@ def _connect_trouble(error: httpx.ConnectError) -> NoReplyError | CertificateErr
             return CertificateError(f"TLS: {cause.verify_message or cause.reason}")
         # A handshake that breaks off proves nothing: a balancer whose nodes are all down does that too.
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            return CertificateError(f"TLS: {cause.reason or 'no handshake'}; does the server speak https there?")
+            return CertificateError(f"TLS: {cause.reason or 'no handshake'}, does the port speak plain http")
         cause = cause.__cause__ or cause.__context__
     return NoReplyError(f"cannot connect ({error})", "connect")
 

@@ -392,7 +392,7 @@ def ask_https_of(handshake: Script) -> None:
 
 
 def test_https_to_a_plain_port_says_so() -> None:
-    with pytest.raises(CertificateError, match="does the server speak https there"):
+    with pytest.raises(CertificateError, match="does the port speak plain http"):
         ask_https_of(says(head("Content-Length: 0", status="HTTP/1.0 400 Bad Request")))
 
 

@@ -1,7 +1,8 @@
 """POSTs of JSON batches, signed as Standard Webhooks says.
 
-A message is sent at least once, and its `webhook-id` is a function of what it carries, so that a receiver can drop
-repeats. Receivers wait for `run.completed` before they take a run for whole.
+A message is sent at least once, and its `webhook-id` is a function of its place in the run and of the records in it, so
+that a receiver can drop repeats, and drops nothing else: a run that is read anew may hold other records in the same
+place. Receivers wait for `run.completed` before they take a run for whole.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SECRET_VARIABLE = "CRDBEXPORT_WEBHOOK_SECRET"  # noqa: S105 (the name of the var
 SECRET_BYTES = range(24, 65)
 RECORDS, COMPLETED, ABORTED = "records.batch", "run.completed", "run.aborted"
 READ_BYTES = 4096
+MANY = 99_999_999
 RETRY = RetryPolicy(attempts=5, base_seconds=0.5, cap_seconds=20.0)
 
 GONE = 410
@@ -72,6 +74,7 @@ class WebhookSink(Sink):
         self._origin = _checked_origin(config.url)
         self._signer = standardwebhooks.Webhook(_secret(config.secret_env))
         self._messages: Counter[str] = Counter()
+        self._records: Counter[str] = Counter()
         self._bytes_sent = 0
         self._runner: asyncio.Runner | None = None
         self._http: HttpClient | None = None
@@ -95,18 +98,17 @@ class WebhookSink(Sink):
                 reason = reason or error.reason
             else:
                 self._messages[batch.stream] += 1
+                self._records[batch.stream] += len(message.record_ids)
         if refused:
             raise RecordRefusedError(refused, reason, rest_written=True)
 
     def commit(self, run: Run, outcome: Outcome) -> Receipt:
-        streams = {
-            name: {"records": outcome.rows.get(name, 0), "messages": count} for name, count in self._messages.items()
-        }
+        streams = {name: {"records": self._records[name], "messages": count} for name, count in self._messages.items()}
         reasons = Counter(gap.reason for gap in outcome.gaps)
         self._post(_event(COMPLETED, run, {"complete": outcome.complete, "streams": streams, "gaps": dict(reasons)}))
         self._close()
         artifacts = tuple(
-            Artifact(location=self._origin, stream=name, rows=outcome.rows.get(name, 0)) for name in self._messages
+            Artifact(location=self._origin, stream=name, rows=self._records[name]) for name in self._messages
         )
         return Receipt(artifacts, self._bytes_sent)
 
@@ -135,15 +137,19 @@ class WebhookSink(Sink):
     def _messages_of(self, batch: Batch, run: Run) -> Iterator[Message]:
         rows = json_rows(batch.data)
         ids: list[str] = batch.data.column("record_id").to_pylist()
-        for number, chunk in enumerate(_chunks(rows, self.config.max_records, self.config.max_bytes)):
-            data = {
-                "stream": batch.stream,
-                "sequence": batch.sequence,
-                "chunk": number,
-                "records": [msgspec.Raw(row) for row in rows[chunk]],
-            }
-            key = (batch.stream, batch.sequence, number)
-            yield _event(RECORDS, run, data, key=key, record_ids=ids[chunk])
+        room = self.config.max_bytes - len(_event(RECORDS, run, self._data(batch, MANY, [])).body)
+        for number, chunk in enumerate(_chunks(rows, self.config.max_records, room)):
+            key = (batch.stream, batch.sequence, number, _digest(rows[chunk], run))
+            yield _event(RECORDS, run, self._data(batch, number, rows[chunk]), key=key, record_ids=ids[chunk])
+
+    @staticmethod
+    def _data(batch: Batch, number: int, rows: Sequence[bytes]) -> dict[str, Any]:
+        return {
+            "stream": batch.stream,
+            "sequence": batch.sequence,
+            "chunk": number,
+            "records": [msgspec.Raw(row) for row in rows],
+        }
 
     def _post(self, message: Message, policy: RetryPolicy = RETRY) -> None:
         assert self._runner is not None  # noqa: S101 (the lane opens before it writes)
@@ -188,12 +194,21 @@ def _chunks(rows: Sequence[bytes], max_records: int, max_bytes: int) -> Iterator
     """Runs of rows that fit one message; a row that is too large for any goes alone."""
     start = size = 0
     for index, row in enumerate(rows):
-        if index > start and (index - start >= max_records or size + len(row) > max_bytes):
+        if index > start and (index - start >= max_records or size + len(row) + 1 > max_bytes):
             yield slice(start, index)
             start, size = index, 0
-        size += len(row)
+        size += len(row) + 1
     if rows:
         yield slice(start, len(rows))
+
+
+def _digest(rows: Sequence[bytes], run: Run) -> str:
+    """What the records say, apart from when they were read: reading the same again makes no other message."""
+    read_at = b'"extracted_at":"%s"' % _rfc3339(run.extracted_at).encode()
+    digest = blake2b(digest_size=16)
+    for row in rows:
+        digest.update(row.replace(read_at, b"", 1) + b"\n")
+    return digest.hexdigest()
 
 
 def _event(
@@ -209,6 +224,7 @@ def _event(
         "cluster": run.cluster,
         "run_id": run.run_id,
         "logical_time": _rfc3339(run.logical_time),
+        "extracted_at": _rfc3339(run.extracted_at),
         "sink": run.sink_name,
     }
     body = msgspec.json.encode({"type": kind, "timestamp": _rfc3339(run.extracted_at), "data": {**about, **data}})

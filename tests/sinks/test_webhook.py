@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -79,8 +80,8 @@ def run_value() -> Run:
     return Run("c1", "r1", NOON, NOON, "hook", schemas(STREAMS))
 
 
-def grants_batch(count: int, sequence: int = 0) -> Batch:
-    batcher = Batcher(Envelope("c1", "r1", NOON, NOON))
+def grants_batch(count: int, sequence: int = 0, at: datetime = NOON) -> Batch:
+    batcher = Batcher(Envelope("c1", "r1", NOON, at))
     assert not list(batcher.add("database_grants", [("db", f"user{n:04}", "CONNECT") for n in range(count)]))
     ((stream, data),) = batcher.finish()
     return Batch(stream, sequence, data)
@@ -254,3 +255,48 @@ def test_a_receiver_that_is_gone_refuses_the_run_for_good(
     report = export(serve(Sandbox(World(1, 2))), sinks={"hook": {"type": "webhook", "target": receiver.url}})
     assert report.exit_code == 4
     assert [each["type"] for each in receiver.messages] == ["records.batch"]
+
+
+def test_reading_the_same_again_makes_no_other_message_and_reading_anew_drops_none(receiver: Receiver) -> None:
+    later = replace(run_value(), extracted_at=NOON + timedelta(hours=1))
+
+    def ids_of(run: Run, batch: Batch) -> list[str]:
+        before = len(receiver.ids)
+        sink = made(receiver, max_records=10)
+        sink.write(batch, run)
+        sink.abort(run, SinkError("over"))
+        return receiver.ids[before:-1]
+
+    first = ids_of(run_value(), grants_batch(25))
+    assert ids_of(later, grants_batch(25, at=later.extracted_at)) == first
+    changed = ids_of(later, grants_batch(26, at=later.extracted_at))
+    assert changed[:2] == first[:2]
+    assert changed[2] != first[2]
+
+
+def test_no_message_is_larger_than_the_option_says(receiver: Receiver) -> None:
+    sink = made(receiver, max_bytes=2_000)
+    sink.write(grants_batch(60), run_value())
+    assert max(map(len, receiver.bodies)) <= 2_000
+    assert min(map(len, receiver.bodies[:-1])) > 1_500
+    sink.abort(run_value(), SinkError("over"))
+
+
+def test_dead_letters_do_not_count_as_sent(receiver: Receiver) -> None:
+    receiver.answers = [(422, {})]
+    sink = made(receiver, max_records=10)
+    with pytest.raises(RecordRefusedError):
+        sink.write(grants_batch(15), run_value())
+    receipt = sink.commit(run_value(), outcome(rows={"database_grants": 15}))
+    (completed,) = receiver.of("run.completed")
+    assert completed["streams"]["database_grants"] == {"records": 5, "messages": 1}
+    assert {each.stream: each.rows for each in receipt.artifacts}["database_grants"] == 5
+
+
+def test_the_url_is_in_no_log_of_the_host_application(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sink = made(receiver)
+    sink.write(grants_batch(1), run_value())
+    sink.abort(run_value(), SinkError("over"))
+    assert len(receiver.ids) == 2
+    assert "canary" not in caplog.text
