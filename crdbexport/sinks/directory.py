@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from crdbexport.disk import storage_errors
+from crdbexport.errors import SinkRefusedError, shown
 from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
 from crdbexport.sinks.lake import Lake
 from crdbexport.sinks.manifest import Manifest
@@ -36,6 +37,7 @@ class DirectorySink(Sink, ABC):
         self._publication: Publication | None = None
         self._writers: dict[str, StreamWriter] = {}
         self._rows: dict[str, int] = {}
+        self._published: Manifest | None = None
 
     @property
     @abstractmethod
@@ -64,23 +66,25 @@ class DirectorySink(Sink, ABC):
         self._publication = publication
         with storage_errors(lake.root):
             publication.open()
-            if publication.published is None:
+            self._rows = dict.fromkeys(run.streams, 0)
+            self._published = publication.published
+            if self._published is None:
                 for stream, schema in run.streams.items():
                     self._writers[stream] = self.open_writer(publication.staged(stream), schema)
-                    self._rows[stream] = 0
 
     def write(self, batch: Batch) -> None:
         publication = self._opened()
-        if publication.published is None:
+        if self._published is None:
             with storage_errors(publication.staged(batch.stream), publication.staged_bytes):
                 self._writers[batch.stream].write(batch.data)
-            self._rows[batch.stream] += batch.data.num_rows
+        self._rows[batch.stream] += batch.data.num_rows
 
     def commit(self, outcome: Outcome) -> Receipt:
         publication = self._opened()
         with storage_errors(self.directory, publication.staged_bytes):
             for stream in list(self._writers):
                 self._writers.pop(stream).close()
+            self._refuse_other_rows()
             return self._receipt(publication.commit(outcome, self._rows))
 
     def abort(self) -> None:
@@ -90,6 +94,14 @@ class DirectorySink(Sink, ABC):
         if self._publication is not None:
             with storage_errors(self.directory):
                 self._publication.abort()
+
+    def _refuse_other_rows(self) -> None:
+        """A run that is published, and was read anew because its state was lost, is told as published only if it is."""
+        if self._published is not None and self._published.rows != self._rows:
+            raise SinkRefusedError(
+                f"run {shown(self._published.run_id)} is published already, with other records than were read now; "
+                "give another --run-id"
+            )
 
     def _opened(self) -> Publication:
         if self._publication is None:

@@ -107,12 +107,18 @@ class Lake:
                 f"{error.filename or self.root}: cannot publish here: {cause_of(error)}; "
                 f"make it writable for user id {os.getuid()}, or name another directory"
             ) from error
+        # One manifest of any cluster tells the format; those of this one must be readable.
+        for path in sorted(self.manifests.glob("*.json"))[:1]:
+            self._refuse_other_format(read_manifest(path), sink)
         for manifest in self.manifests_of(run.cluster):
-            if manifest.sink != sink:
-                raise ConfigError(
-                    f"{self.root}: holds runs of a {manifest.sink} sink; name another directory for {sink}, "
-                    "for readers expect one format"
-                )
+            self._refuse_other_format(manifest, sink)
+
+    def _refuse_other_format(self, manifest: Manifest, sink: str) -> None:
+        if manifest.sink != sink:
+            raise ConfigError(
+                f"{self.root}: holds runs of a {manifest.sink} sink; name another directory for {sink}, "
+                "for readers expect one format"
+            )
 
     def _probe(self) -> None:
         make_directories(self.staging_root)

@@ -76,14 +76,14 @@ class Publication:
     def commit(self, outcome: Outcome, rows: Mapping[str, int]) -> Manifest:
         """Publish the staged files; for a run that is already published, nothing new.
 
-        Raises SnapshotKeptError when the run is incomplete and a complete one of the same snapshot stands.
+        Raises SnapshotKeptError when a better one of the same snapshot stands: complete, or read later.
         """
         try:
             if self.published is None:
                 manifest = self._sealed(outcome, rows)
                 with self._lake.locked():
                     finish_prepared(self._lake)
-                    self._refuse_to_supersede_complete(manifest)
+                    self._refuse_to_supersede_better(manifest)
                     self._publish(manifest)
                 self.published = manifest
             return self.published
@@ -118,13 +118,17 @@ class Publication:
         path = f"{stream}/date={day}/{self._stem}{self._suffix}"
         return ManifestFile(path, stream, rows, staged.stat().st_size, digest)
 
-    def _refuse_to_supersede_complete(self, manifest: Manifest) -> None:
-        others = () if manifest.complete else same_snapshot(self._lake, manifest)
-        for kept in (other for other in others if other.complete):
+    def _refuse_to_supersede_better(self, manifest: Manifest) -> None:
+        for kept in same_snapshot(self._lake, manifest):
+            if kept.complete and not manifest.complete:
+                better, why = "complete", "this run is incomplete"
+            elif kept.complete == manifest.complete and kept.extracted_at > manifest.extracted_at:
+                better, why = "newer", "this run was read earlier"
+            else:
+                continue
             raise SnapshotKeptError(
-                f"{self._lake.root}: keeps the complete snapshot of run {shown(kept.run_id)} for cluster "
-                f"{shown(kept.cluster)} at {kept.logical_time.isoformat()}; this run is incomplete, and was "
-                "not published"
+                f"{self._lake.root}: keeps the {better} snapshot of run {shown(kept.run_id)} for cluster "
+                f"{shown(kept.cluster)} at {kept.logical_time.isoformat()}; {why}, and was not published"
             )
 
     def _publish(self, manifest: Manifest) -> None:

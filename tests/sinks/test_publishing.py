@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from crdbexport.errors import ConfigError, RunHeldError, SnapshotKeptError, StorageError
+from crdbexport.errors import ConfigError, RunHeldError, SinkRefusedError, SnapshotKeptError, StorageError
 from crdbexport.file_names import file_stem
 from crdbexport.records import STREAMS, Gap
 from crdbexport.sinks.base import Batch, Sink
@@ -241,7 +242,9 @@ def test_the_same_run_again_writes_nothing_new(tmp_path: Path, kind: str) -> Non
 
     receipt = deliver_it(5)
     before = state()
-    assert deliver_it(8) == receipt
+    assert deliver_it(5) == receipt
+    with pytest.raises(SinkRefusedError, match='run "one" is published already, with other records'):
+        deliver_it(8)
     assert state() == before
     assert_consistent(tmp_path)
 
@@ -251,6 +254,23 @@ def test_commit_may_be_repeated(tmp_path: Path) -> None:
     receipt = deliver(sink, a_run(), everything(a_run()))
     assert sink.commit(outcome=an_outcome()) == receipt
     assert_consistent(tmp_path)
+
+
+def test_a_run_that_was_read_earlier_does_not_take_the_place_of_a_newer_one(tmp_path: Path) -> None:
+    newer = a_run("newer")
+    older = replace(a_run("older"), extracted_at=newer.extracted_at - timedelta(hours=1))
+    deliver(jsonl(tmp_path), newer, everything(newer))
+    with pytest.raises(SnapshotKeptError, match='keeps the newer snapshot of run "newer"'):
+        deliver(jsonl(tmp_path), older, everything(older))
+    assert run_ids(tmp_path) == ["newer"]
+    assert_consistent(tmp_path)
+
+
+def test_a_directory_holds_one_format_whatever_the_cluster(tmp_path: Path) -> None:
+    deliver(jsonl(tmp_path), a_run(), everything(a_run()))
+    other = replace(a_run("r2"), cluster="another")
+    with pytest.raises(ConfigError, match="holds runs of a jsonl sink"):
+        SINKS["parquet"](tmp_path).preflight(other)
 
 
 def test_a_superseded_run_may_come_back(tmp_path: Path) -> None:
