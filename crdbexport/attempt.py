@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+
+import msgspec
 
 from crdbexport.config import ExportConfig
 from crdbexport.errors import ConfigError, StorageError, shown
@@ -22,11 +24,13 @@ from crdbexport.pipeline.transforming import TransformChain
 from crdbexport.pipeline.verdict import unallowed, verdict
 from crdbexport.plugin_manager import Plugins
 from crdbexport.reading import Reading
-from crdbexport.records import schemas
+from crdbexport.records import Gap, schemas
 from crdbexport.report import RunReport, SinkReport, versions
 from crdbexport.selection import Selection, coverage_of
 from crdbexport.sinks.base import Outcome, Run
 from crdbexport.supervision import Stop, Supervision, Watcher
+
+NOTHING_READ = Outcome(complete=False, gaps=(), coverage={}, rows={})
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class Attempt:
         self._known = state.report()
         self._extraction = state.extraction()
         self._earlier = _committed(self._known, sinks)
+        self._owed = _owed(self._known, sinks)
         self._sinks = [each for each in sinks if each.name not in self._earlier]
         self._refuse_undeliverable()
         self._run = self._described()
@@ -58,23 +63,29 @@ class Attempt:
         self._delivery = Delivery([self._lane(each) for each in self._sinks])
         self._intake = self._prepared_intake()
         self._reading = None if self._extraction else Reading(config, self._intake, self._seal)
+        self._outcome = self._concluded(self._extraction) if self._extraction else NOTHING_READ
 
     def run(self, stop: Stop, watch: Watcher) -> RunReport:
         """Do what is left to do. Raises what keeps the run from beginning; what comes later is in the report."""
         if self._known is not None and not self._sinks:
-            log.info("run %s is committed already", self._record.run_id, extra={"event": "run_known"})
+            log.warning(
+                "run %s is committed since %s; nothing was done",
+                self._known.run_id,
+                self._known.finished_at.isoformat(timespec="seconds"),
+                extra={"event": "run_known"},
+            )
             return self._known
         self._delivery.preflight(lambda: stop.error)
         log.info("run %s begins", self._record.run_id, extra={"event": "run_started"})
         self._observers.tell("crdbexport_run_started", run=self._run)
-        self._delivery.begin(self._outcome)
+        self._delivery.begin(lambda: self._outcome)
         if self._reading is not None:
             self._reading.start()
         Supervision(self._reading, self._delivery, self._spool).until_over(stop, watch)
         report = self._account(stop)
         self._keep(report)
         log.info("run %s is %s", report.run_id, report.status, extra={"event": "run_finished"})
-        self._observers.tell("crdbexport_run_finished", report=report)
+        self._observers.tell("crdbexport_run_finished", report=self._published(report))
         return report
 
     def close(self) -> None:
@@ -114,13 +125,14 @@ class Attempt:
         """The whole cluster is read: note it, then let the lanes commit."""
         self._spool.check()
         self._extraction = self._read_so_far(reading)
+        self._outcome = self._concluded(self._extraction)
         self._state.keep_extraction(self._extraction)
         self._spool.seal()
 
     def _read_so_far(self, reading: Reading) -> Extraction:
         return Extraction(
             extracted_at=self._run.extracted_at,
-            dialect=reading.dialect.name,
+            dialect=reading.dialect_name,
             streams=self._intake.counts,
             requests=reading.requests,
             objects=reading.objects(),
@@ -134,9 +146,8 @@ class Attempt:
         assert self._reading is not None  # noqa: S101 (either it was read, or it is being read)
         return self._read_so_far(self._reading)
 
-    def _outcome(self) -> Outcome:
-        facts = self._facts()
-        gaps = tuple(self._chain.rename_gap(gap) for gap in facts.gaps)
+    def _concluded(self, facts: Extraction) -> Outcome:
+        gaps = self._renamed(facts.gaps)
         selection = Selection(self._config.database, self._config.exclude_database)
         rename = self._chain.rename if self._chain.renames else None
         return Outcome(
@@ -145,6 +156,13 @@ class Attempt:
             coverage={name: coverage_of(name, selection, gaps, rename) for name in self._config.streams},
             rows={name: counts.extracted - counts.filtered for name, counts in facts.streams.items()},
         )
+
+    def _renamed(self, gaps: Iterable[Gap]) -> tuple[Gap, ...]:
+        return tuple(self._chain.rename_gap(gap) for gap in gaps)
+
+    def _published(self, report: RunReport) -> RunReport:
+        """The report as strangers may see it: its own gaps tell the operator real names, a transform may hide them."""
+        return msgspec.structs.replace(report, gaps=self._renamed(report.gaps))
 
     def _ended_by(self, stop: Stop) -> BaseException | None:
         """What ended the run before its time, if anything did."""
@@ -155,7 +173,7 @@ class Attempt:
 
     def _account(self, stop: Stop) -> RunReport:
         facts, lanes = self._facts(), self._delivery.lanes
-        earlier = list(self._earlier.values())
+        earlier = [*self._earlier.values(), *self._owed]
         error = self._ended_by(stop)
         decided = verdict(error, lanes, facts.gaps, self._config.allow_gaps, earlier)
         if error is not None:
@@ -203,6 +221,13 @@ def _committed(report: RunReport | None, sinks: Sequence[LaneSink]) -> dict[str,
                 "as then, or another --run-id"
             )
     return earlier
+
+
+def _owed(report: RunReport | None, sinks: Sequence[LaneSink]) -> list[SinkReport]:
+    """The sinks that lack the run since an earlier attempt and are not configured now: their debt stands."""
+    configured = {each.name for each in sinks}
+    earlier = report.sinks if report and any(each.status == "committed" for each in report.sinks) else ()
+    return [each for each in earlier if each.status != "committed" and each.name not in configured]
 
 
 def _dead_lettered(sink: SinkReport) -> int:

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 
-from crdbexport.cluster.connect import chosen_dialect, connected
+from crdbexport.cluster.connect import connected
+from crdbexport.cluster.dialects import Dialect
+from crdbexport.cluster.dialects.detection import detected
 from crdbexport.cluster.extractor import Extractor, WalkCounts
 from crdbexport.config import ExportConfig
 from crdbexport.pipeline.intake import Intake
@@ -29,7 +31,7 @@ class Reading:
         self.gaps: list[Gap] = []
         self.error: BaseException | None = None
         self._whole = False
-        self.dialect = chosen_dialect(config)
+        self.dialect: Dialect | None = None
         self._config, self._intake, self._seal = config, intake, seal
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -62,6 +64,11 @@ class Reading:
             details_fetched=walk.details_fetched,
         )
 
+    @property
+    def dialect_name(self) -> str | None:
+        """The dialect that the server was found to speak; None until it is known."""
+        return self.dialect.name if self.dialect else None
+
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
 
@@ -81,6 +88,7 @@ class Reading:
         config = self._config
         selection = Selection(config.database, config.exclude_database)
         async with connected(config, self.requests) as session:
+            self.dialect = await detected(session, config.dialect)
             extractor = Extractor(
                 session, self.dialect, selection, config.streams, config.concurrency, self.walk, self.gaps
             )

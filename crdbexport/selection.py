@@ -85,8 +85,9 @@ def coverage_of(
 
 def _blocks(stream: str, gap: Gap) -> tuple[str, ...] | None:
     """The object whose records of `stream` the gap hides, if it hides any."""
-    if gap.reason == "not_found":
-        return None  # Dropped meanwhile: its records are gone for good reason.
+    if gap.reason == "not_found" and gap.table is not None:
+        # Dropped meanwhile: its records are gone for good reason. Of a whole database the next list will tell.
+        return None
     if stream == "database_grants":
         return (gap.database,) if gap.part == "grants" and gap.table is None else None
     if stream == "tables":

@@ -123,9 +123,17 @@ class Lane:
             self.batches_done += 1
             first = next(batches, None)
         assert self._outcome is not None  # noqa: S101 (set before `_begin`)
-        receipt = self._call("commit", run=self._run, outcome=self._outcome())
+        outcome = self._outcome()
+        self._check_sums(outcome)
+        receipt = self._call("commit", run=self._run, outcome=outcome)
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt()
         self._end("committed", None)
+
+    def _check_sums(self, outcome: Outcome) -> None:
+        for stream, rows in outcome.rows.items():
+            taken = self.accepted[stream] + self.dead_letters.counts[stream]
+            if taken != rows:
+                raise SinkError(f"{taken} of {rows} records of {stream} came out of the spool; give another --run-id")
 
     def _deliver(self, batch: Batch) -> None:
         """Write the batch until it is taken; what is refused for good is set aside as dead letters."""
@@ -181,7 +189,8 @@ class Lane:
             self.status, self.error = status, error
             self.ended.set()
         log.log(
-            logging.WARNING if status == "failed" else logging.INFO,
+            # What keeps a run from beginning is told by whoever asked for the run.
+            logging.WARNING if status == "failed" and self._begin.is_set() else logging.INFO,
             "sink %s %s%s",
             self.sink.name,
             status,

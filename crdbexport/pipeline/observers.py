@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-WAITING_EVENTS = 1_000
+# Each may hold a batch.
+WAITING_EVENTS = 64
 FAREWELL_SECONDS = 5.0
 
 log = logging.getLogger(__name__)

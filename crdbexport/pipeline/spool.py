@@ -116,7 +116,10 @@ class Spool:
         path = self._path(number)
         try:
             with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
-                return stream.read_next_batch()
+                data = stream.read_next_batch()
+            if data.num_rows != self._batches[number].rows:
+                raise pa.ArrowInvalid(f"{data.num_rows} rows instead of {self._batches[number].rows}")
+            return data
         except (OSError, pa.ArrowInvalid, StopIteration) as error:
             raise StorageError(f"{path}: cannot be read back ({error}); give the run another --run-id") from error
 

@@ -36,7 +36,7 @@ class Extraction(msgspec.Struct, frozen=True):
     """All that is known once the cluster is read; with the spool it is enough to deliver without the cluster."""
 
     extracted_at: datetime
-    dialect: str
+    dialect: str | None
     streams: dict[str, StreamCounts]
     requests: RequestCounts
     objects: ObjectCounts
@@ -131,7 +131,10 @@ class RunState:
         except OSError as error:
             raise storage_error(path, error) from error
         try:
-            return msgspec.json.decode(document, type=shape)
+            value = msgspec.json.decode(document, type=shape)
+            if getattr(value, "format_version", FORMAT_VERSION) != FORMAT_VERSION:
+                raise msgspec.ValidationError("another format version")
+            return value
         except msgspec.MsgspecError as error:
             raise ConfigError(
                 f"{path}: damaged, or of another version of crdbexport ({error}); give another --run-id, or delete "

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from crdbexport.errors import CrdbExportError, SinkError, SinkRefusedError, SnapshotKeptError, StoppedError
+from crdbexport.errors import ConfigError, CrdbExportError, SinkError, SinkRefusedError, SnapshotKeptError, StoppedError
 from crdbexport.pipeline.lane import Lane, described
 from crdbexport.records import Gap
 from crdbexport.report import SinkReport, Status
 
 COMPLETE, INCOMPLETE = 0, 3
+# Where every sink says so, repeating the command changes nothing.
+FINAL = frozenset({ConfigError.exit_code, SinkRefusedError.exit_code})
 # A table dropped between its listing and its details is normal, not a fault of the run.
 ALWAYS_ALLOWED = "not_found"
 
@@ -37,18 +39,20 @@ def verdict(
 ) -> Verdict:
     """The run's end, from what stopped it, what became of its sinks, and what could not be read.
 
-    `earlier` are the sinks that an earlier attempt at the same run has committed.
+    `earlier` are sinks of an earlier attempt at the same run: those that it has committed, and those that it owes.
     """
     lacking = [lane for lane in lanes if lane.status != "committed"]
     if error is not None and (lacking or not lanes):
         return _stopped(error)
-    if lacking and len(lacking) == len(lanes) and not earlier:
+    if lacking and len(lacking) == len(lanes) and not any(sink.status == "committed" for sink in earlier):
         return Verdict(*_all_lacking(lacking), _told(lacking))
     reasons = Counter(gap.reason for gap in unallowed(gaps, allowed))
     letters = sum(lane.dead_letters.counts.total() for lane in lanes)
     letters += sum(counts.dead_lettered for sink in earlier for counts in sink.streams.values())
+    owed = [sink.name for sink in earlier if sink.status != "committed"]
     problems = [
         _told(lacking),
+        f"sink {', '.join(owed)} still lacks the run" if owed else "",
         f"{letters} records refused, kept as dead letters" if letters else "",
         _gaps_told(reasons),
     ]
@@ -66,9 +70,9 @@ def _all_lacking(lanes: Sequence[Lane]) -> tuple[Status, int]:
     errors = [lane.error for lane in lanes]
     if all(isinstance(error, SnapshotKeptError) for error in errors):
         return "incomplete", INCOMPLETE
-    if all(isinstance(error, SinkRefusedError) for error in errors):
-        return "failed", SinkRefusedError.exit_code
-    return "failed", SinkError.exit_code
+    codes = {error.exit_code if isinstance(error, CrdbExportError) else SinkError.exit_code for error in errors}
+    agreed = codes.pop() if len(codes) == 1 else SinkError.exit_code
+    return "failed", agreed if agreed in FINAL else SinkError.exit_code
 
 
 def _gaps_told(reasons: Counter[str]) -> str:

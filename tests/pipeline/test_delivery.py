@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crdbexport import Batch, RunReport, Sink, SinkError, SinkRefusedError
+from crdbexport import Batch, Outcome, RunReport, Sink, SinkError, SinkRefusedError
 from crdbexport.errors import PluginError, PreflightError
 from crdbexport.pipeline.delivery import Delivery
 
@@ -109,7 +109,7 @@ def test_a_sink_that_still_has_its_thread_is_flagged_as_hung(
 ) -> None:
     delivery = Delivery([make_lane(hanging("open"), timeout_seconds=0.02), make_lane(telling, name="fine")])
     delivery.preflight()
-    delivery.begin(lambda: None)  # type: ignore[arg-type,return-value]
+    delivery.begin(lambda: Outcome(True, (), {}, {}))
     assert not delivery.hung
 
     def watched() -> bool:
@@ -208,7 +208,7 @@ def test_winding_up_lets_lanes_end_by_themselves_and_cuts_off_the_rest(
     quick, stuck = make_lane(telling, name="quick"), make_lane(hanging("open"))
     delivery = Delivery([stuck, quick])
     delivery.preflight()
-    delivery.begin(lambda: None)  # type: ignore[arg-type,return-value]
+    delivery.begin(lambda: Outcome(True, (), {}, {}))
     error = SinkError("over")
 
     delivery.wind_up(0.1, error)

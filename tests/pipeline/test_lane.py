@@ -166,7 +166,7 @@ def test_a_run_that_ends_before_its_first_batch_never_opens_the_sink(
 ) -> None:
     lane = make_lane(telling, spool=spool)
     lane.check()
-    lane.begin(lambda: None)
+    lane.begin(lambda: Outcome(True, (), {}, {}))
     spool.cancel(SinkError("over"))
 
     assert lane.ended.wait(PATIENCE_SECONDS)
@@ -217,7 +217,7 @@ def test_a_sink_that_was_cut_off_and_comes_back_does_not_go_on(
 
     lane = make_lane(type("Hanging", (telling,), {method: hang}))
     lane.check()
-    lane.begin(lambda: None)
+    lane.begin(lambda: Outcome(True, (), {}, {}))
     wait_until(lambda: telling.told[-1:] == [method])
     error = SinkError("too long")
 

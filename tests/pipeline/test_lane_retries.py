@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from crdbexport import Batch, RecordRefusedError, Sink, SinkBusyError, SinkError, hookimpl
+from crdbexport import Batch, Outcome, RecordRefusedError, Sink, SinkBusyError, SinkError, hookimpl
 from crdbexport.pipeline import lane as lane_module
 from crdbexport.pipeline.observers import Observers
 from crdbexport.pipeline.spool import Spool
@@ -145,7 +145,7 @@ def test_a_wait_ends_when_the_run_does(make_lane: Any, telling: Any, filled_spoo
     kind = busy(telling, 1_000_000, 200)
     lane = make_lane(kind)
     lane.check()
-    lane.begin(lambda: None)
+    lane.begin(lambda: Outcome(True, (), {}, {}))
     wait_until(lambda: kind.calls == [0])
 
     filled_spool.cancel(SinkError("over"))

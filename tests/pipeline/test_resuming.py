@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from crdbexport import Batch, ConfigError, RecordRefusedError, RunReport, Sink, SinkError, Transform
+from crdbexport import Batch, ConfigError, RecordRefusedError, RunReport, Sink, SinkError, Transform, hookimpl
 from crdbexport.pipeline.state import RunState
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.faults import Faults, Rule, Status
@@ -298,3 +298,46 @@ def test_a_run_that_another_process_holds_is_left_alone(
     assert raised.value.exit_code == 5  # type: ignore[attr-defined]
     assert (app.hits.total(), telling.told) == (0, [])
     assert export(url, sinks={"first": {"type": "fine"}}, call=call).exit_code == 0
+
+
+def test_a_failed_sink_that_is_left_out_of_a_later_command_stays_owed(
+    export: Export, url: str, app: Sandbox, call: Any, mendable: Any
+) -> None:
+    export(url, sinks=BOTH, call=call)
+    third = {**BOTH, "third": {"type": "fine"}}
+    without = {name: sink for name, sink in third.items() if name != "second"}
+    later = export(url, sinks=without, call=call)
+    assert (later.exit_code, later.error) == (3, "sink second still lacks the run")
+    assert {sink.name: sink.status for sink in later.sinks} == {
+        "first": "committed",
+        "second": "failed",
+        "third": "committed",
+    }
+    mendable.broken = False
+    hits = app.hits.total()
+    assert export(url, sinks=third, call=call).exit_code == 0
+    assert app.hits.total() == hits
+
+
+def test_observers_see_gaps_under_the_names_that_are_published(
+    export: Export, serve: Callable[[Sandbox], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RunReport] = []
+
+    class Observer:
+        @hookimpl
+        def crdbexport_run_finished(self, report: RunReport) -> None:
+            seen.append(report)
+
+    monkeypatch.setenv("CRDBEXPORT_MASK_KEY", "0123456789abcdef")
+    faults = Faults(rules=[Rule("/api/v2/databases/bank/grants", Status(403))])
+    report = export(
+        serve(Sandbox(World(2, 2), faults=faults)),
+        transforms=({"type": "mask", "fields": ["database_name"]},),
+        call={"plugins": [("observer", Observer())]},
+    )
+    assert [gap.database for gap in report.gaps] == ["bank"]
+    assert len(seen) == 1
+    assert [gap.database for gap in seen[0].gaps] != ["bank"]
+    manifest = next((tmp_path / "lake" / "_manifests").iterdir()).read_text()
+    assert "bank" not in manifest
