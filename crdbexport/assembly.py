@@ -68,11 +68,12 @@ def _with_target(name: str, type_name: str, kind: type[Sink], options: dict[str,
         if option in _required(kind) and option not in options:
             raise ConfigError(f"sink {name} needs a {option}: --sink {type_name}:{option.upper()}")
         return options
-    target = options.pop("target")
+    target = options["target"]
+    options = {key: value for key, value in options.items() if key != "target"}
     if not option:
-        raise ConfigError(f"sink {name} takes no target, but was given {target!r}")
+        raise ConfigError(f"sink {name} takes no target, but was given one")
     if option in options:
-        raise ConfigError(f"sink {name} is given {option!r} twice: {options[option]!r} and {target!r}")
+        raise ConfigError(f"sink {name} is given {option!r} twice, as its target and as an option")
     return {**options, option: target}
 
 

@@ -19,6 +19,10 @@ from crdbexport.errors import ConfigError, shown
 from crdbexport.records import STREAMS, GapReason
 
 API_PATH = "/api/v2"
+# Settings of the command line that a file may hold and that do not concern a run.
+VOICE = frozenset({"log_format", "quiet", "verbose"})
+REPEATABLE = frozenset({"url", "stream", "database", "exclude_database", "allow_gaps"})
+SECRETS = ("password", "session")
 DialectName = Literal["auto", "documented", "native"]
 StreamName = Literal["databases", "database_grants", "tables", "columns", "indexes", "table_grants"]
 
@@ -93,9 +97,17 @@ def parse_config(settings: Mapping[str, Any], *, where: str = "configuration") -
     return config
 
 
-def load_config(path: Path, **overrides: Any) -> ExportConfig:
-    """The config of a TOML file, with `overrides` on top."""
-    return parse_config({**read_toml(path), **overrides}, where=str(path))
+def load_config(path: str | os.PathLike[str], **overrides: Any) -> ExportConfig:
+    """The config of a TOML file, with `overrides` on top; secrets come from the environment unless given."""
+    settings = {
+        name: [value] if name in REPEATABLE and isinstance(value, str) else value
+        for name, value in {**read_toml(Path(path)), **overrides}.items()
+        if name not in VOICE
+    }
+    for name in SECRETS:
+        if (value := os.environ.get(f"CRDBEXPORT_{name.upper()}")) and "password_file" not in settings:
+            settings.setdefault(name, value)
+    return parse_config(settings, where=os.fspath(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -108,7 +120,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    for name in ("password", "session"):
+    for name in SECRETS:
         if name in settings:
             raise ConfigError(f"{path}: {name!r} does not belong in a file; set CRDBEXPORT_{name.upper()}")
     return settings
@@ -155,9 +167,21 @@ def check(config: ExportConfig) -> None:
         _check_credentials(config)
     if config.run_id is not None and not config.run_id.strip():
         raise ConfigError("--run-id is empty; leave it out to have one made")
-    if config.report not in (None, "-") and not Path(config.report).parent.is_dir():
-        raise ConfigError(f"--report {config.report}: there is no such directory; make it, or name another file")
+    for name, value in (("--cluster", config.cluster), ("--run-id", config.run_id or "")):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ConfigError(f"{name} is not valid UTF-8; it stands in every record")
+    _check_report(config.report)
     logical_time(config, datetime.now(UTC))
+
+
+def _check_report(report: str | None) -> None:
+    if report is None or report == "-":
+        return
+    path = Path(report)
+    if not path.parent.is_dir():
+        raise ConfigError(f"--report {report}: there is no such directory; make it, or name another file")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"--report {report}: cannot be written; name another file")
 
 
 def _check_address(config: ExportConfig) -> None:
@@ -209,10 +233,10 @@ def base_url(url: str) -> str:
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"--url: not a URL ({error})") from error
+    if "?" in url or "#" in url:
+        raise ConfigError("--url must hold neither a query nor a fragment")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--url {url}: not a URL of a cluster; it looks like https://host:8080")
-    if parts.query or parts.fragment:
-        raise ConfigError("--url must hold neither a query nor a fragment")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     path = parts.path.rstrip("/").removesuffix(API_PATH)
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}{API_PATH}"

@@ -20,7 +20,7 @@ from crdbexport.config import ExportConfig, Secret, check, logical_time, parse_c
 from crdbexport.errors import ConfigError, CrdbExportError, StoppedError
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
-from crdbexport.pipeline.lane import Lane, LaneSink
+from crdbexport.pipeline.lane import Lane, LaneSink, described
 from crdbexport.pipeline.observers import Observers
 from crdbexport.pipeline.spool import Spool
 from crdbexport.pipeline.state import RunRecord, RunState
@@ -63,7 +63,7 @@ def export(
                 report = attempt.run(stop or Stop(), watch or (lambda progress: None))
             finally:
                 attempt.close()
-    except CrdbExportError as error:
+    except Exception as error:
         write_report(config, _stillborn(config, run_id, started_at, clock(), error))
         raise
     write_report(config, report)
@@ -165,7 +165,7 @@ def reachable(config: ExportConfig) -> Iterator[ExportConfig]:
 
 
 def _stillborn(
-    config: ExportConfig, run_id: str, started_at: datetime, finished_at: datetime, error: CrdbExportError
+    config: ExportConfig, run_id: str, started_at: datetime, finished_at: datetime, error: Exception
 ) -> RunReport:
     """The report of a run that could not begin."""
     try:
@@ -178,8 +178,8 @@ def _stillborn(
         logical_time=moment,
         dialect=None,
         status="interrupted" if isinstance(error, StoppedError) else "failed",
-        exit_code=error.exit_code,
-        error=str(error),
+        exit_code=error.exit_code if isinstance(error, CrdbExportError) else CrdbExportError.exit_code,
+        error=described(error),
         started_at=started_at,
         finished_at=finished_at,
         streams={},

@@ -215,3 +215,23 @@ def test_a_config_made_by_hand_is_checked_before_the_export(settings: dict[str, 
 
     with pytest.raises(ConfigError, match="concurrency: Expected `int` >= 1"):
         export(ExportConfig(**settings, url=("https://node",), concurrency=0))
+
+
+def test_a_config_file_may_be_named_by_a_string_and_takes_secrets_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "prod.toml"
+    path.write_text('url = "http://127.0.0.1:8080"\ncluster = "prod"\nusername = "exporter"\nlog_format = "json"\n')
+    monkeypatch.setenv("CRDBEXPORT_PASSWORD", "s3cret-canary")
+    config = load_config(str(path), run_id="2026-01-31", database="bank")
+    assert (config.url, config.database, config.run_id) == (("http://127.0.0.1:8080",), ("bank",), "2026-01-31")
+    assert config.password is not None
+    assert config.password.reveal() == "s3cret-canary"
+    assert load_config(path, password="another").password.reveal() == "another"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["cluster", "run_id"])
+def test_a_name_that_is_no_text_is_refused(name: str) -> None:
+    config = ExportConfig(url=("http://127.0.0.1:1",), no_login=True, **{"cluster": "c", name: "a\udcff"})
+    with pytest.raises(ConfigError, match="not valid UTF-8"):
+        check(config)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import threading
 from typing import Any
 
 import click
@@ -13,6 +15,9 @@ from crdbexport.errors import CrdbExportError
 
 COMMANDS = ("export", "check", "streams", "plugins", "sandbox")
 BUG = 1
+LAST_STEPS_SECONDS = 0.2
+# The threads of a run; a sandbox beside it is nobody's late work.
+RUN_THREADS = ("crdbexport-sink-", "crdbexport-extract", "crdbexport-observers")
 BROKEN_PIPE = 141
 
 
@@ -39,7 +44,32 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script: every way out has an exit code, and none shows a traceback without -v."""
+    """The console script: every way out has an exit code, and none waits for a thread that a plugin left behind."""
+    others = set(threading.enumerate())
+    try:
+        _run()
+    except SystemExit as done:
+        _end_whatever_works(others, int(done.code or 0))
+        raise
+    _end_whatever_works(others, 0)
+
+
+def _end_whatever_works(others: set[threading.Thread], exit_code: int) -> None:
+    """End the process at once if something that this command began would keep it, or still has a sink's work."""
+    left = [thread for thread in threading.enumerate() if thread not in others and _counts(thread)]
+    for thread in left:
+        thread.join(LAST_STEPS_SECONDS)
+    if any(thread.is_alive() for thread in left):
+        # Not standard output: whoever hangs in writing to it holds its lock. Sinks flush what they write.
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+
+def _counts(thread: threading.Thread) -> bool:
+    return not thread.daemon or thread.name.startswith(RUN_THREADS)
+
+
+def _run() -> None:
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:

@@ -18,7 +18,7 @@ from crdbexport.cli.options import (
     with_options,
 )
 from crdbexport.cli.settings import settled
-from crdbexport.errors import StoppedError
+from crdbexport.errors import StoppedError, shown
 
 if TYPE_CHECKING:
     from crdbexport.checking import CheckResult
@@ -34,10 +34,11 @@ def command(ctx: click.Context, /, **params: Any) -> None:
     """Reach the cluster, log in, tell its dialect, what cannot be read, and what a run would cost.
 
     Reads every database's own parts and one table of each; exports nothing. Sinks that are given are checked first.
-    Exit codes are those of `export`; 3 tells of gaps.
+    Exit codes are those of `export`; 3 tells of gaps that the configuration does not allow.
     """
     import asyncio
 
+    from crdbexport.pipeline.verdict import unallowed
     from crdbexport.runner import check_sinks, reachable
 
     config = settled(ctx, params).config
@@ -48,7 +49,7 @@ def command(ctx: click.Context, /, **params: Any) -> None:
             click.echo(f"sink {name}: ready")
         result = asyncio.run(_looked(cluster))
     _tell(result, cluster)
-    sys.exit(3 if result.gaps else 0)
+    sys.exit(3 if unallowed(result.gaps, cluster.allow_gaps) else 0)
 
 
 def _stopped(number: int, frame: object) -> None:
@@ -83,7 +84,7 @@ def _tell(result: CheckResult, config: ExportConfig) -> None:
     for reason, count in sorted(Counter(gap.reason for gap in result.gaps).items()):
         click.echo(f"{count} gaps: {reason}")
     for gap in result.gaps[:SHOWN_GAPS]:
-        name = ".".join(filter(None, (gap.database, gap.schema, gap.table)))
-        click.echo(f"  {gap.reason}: {gap.part} of {one_line(name)}")
+        name = ".".join(shown(each) for each in (gap.database, gap.schema, gap.table) if each is not None)
+        click.echo(f"  {gap.reason}: {gap.part} of {name}")
     if len(result.gaps) > SHOWN_GAPS:
         click.echo(f"  and {len(result.gaps) - SHOWN_GAPS} more")

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from crdbexport.report import RunReport
     from crdbexport.supervision import Stop
 
-# The threads of a run; a sandbox beside it is nobody's late work.
-RUN_THREADS = ("crdbexport-sink-", "crdbexport-extract", "crdbexport-observers")
-# A thread whose work is done still takes its last steps.
-LAST_STEPS_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +52,7 @@ def command(ctx: click.Context, /, **params: Any) -> None:
     with showing(wanted=voice.for_people and sys.stderr.isatty()) as watch:
         report = export(config, stop=stop, watch=watch)
     _tell(report, config, voice)
-    _leave(report.exit_code)
+    sys.exit(report.exit_code)
 
 
 def _tell(report: RunReport, config: ExportConfig, voice: Voice) -> None:
@@ -79,15 +74,3 @@ def _stop_on_signals(stop: Stop) -> None:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, handle)
-
-
-def _leave(exit_code: int) -> None:
-    """End the process even if a sink still has its thread: its late work must not keep the scheduler waiting."""
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith(RUN_THREADS)]
-    for thread in threads:
-        thread.join(LAST_STEPS_SECONDS)
-    if any(thread.is_alive() for thread in threads):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_code)
-    sys.exit(exit_code)

@@ -14,10 +14,9 @@ import msgspec
 from click.core import ParameterSource
 
 from crdbexport.cli import logs
-from crdbexport.config import ExportConfig, Secret, convert, parse_config, read_toml
+from crdbexport.config import VOICE, ExportConfig, Secret, convert, parse_config, read_toml
 from crdbexport.errors import ConfigError, shown
 
-VOICE = frozenset({"log_format", "quiet", "verbose"})
 NOT_OF_THE_RUN = VOICE | {"config", "sink", "sink_option"}
 TABLES = ("sinks", "transforms")
 SINK = re.compile(r"(?:(?P<name>[A-Za-z0-9_-]+)=)?(?P<type>[^:=]+)(?::(?P<target>.*))?", re.DOTALL)
@@ -91,10 +90,12 @@ def _sinks(
     for text in options:
         found = SINK_OPTION.fullmatch(text)
         if not found:
-            raise ConfigError(f"--sink-option {shown(text)}: expected NAME.KEY=VALUE")
+            raise ConfigError("--sink-option: expected NAME.KEY=VALUE, such as lake.compression_level=9")
         if found["name"] not in sinks:
             known = ", ".join(sinks) or "none"
-            raise ConfigError(f"--sink-option {shown(text)}: no sink is named {found['name']!r}; there is: {known}")
+            raise ConfigError(
+                f"--sink-option {found['name']}.{found['key']}: no sink is named {found['name']!r}; there is: {known}"
+            )
         sinks[found["name"]][found["key"].replace("-", "_")] = found["value"]
     return sinks
 
@@ -107,7 +108,7 @@ def _parsed(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"--sink {shown(text)}: expected [NAME=]TYPE[:TARGET], such as parquet:./lake")
         name = found["name"] or found["type"]
         if name in sinks:
-            raise ConfigError(f"two sinks are named {name!r}; give one another name: --sink OTHER={shown(text)[1:-1]}")
+            raise ConfigError(f"two sinks are named {name!r}; give one another name: --sink OTHER={found['type']}:...")
         target = {} if found["target"] is None else {"target": found["target"]}
         sinks[name] = {"type": found["type"], **target}
     return sinks

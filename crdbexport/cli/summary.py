@@ -67,7 +67,7 @@ def _tell_gaps(report: RunReport, config: ExportConfig) -> None:
     reasons = sorted({gap.reason for gap in unallowed(report.gaps, config.allow_gaps)})
     if reasons:
         flags = " ".join(f"--allow-gaps {reason}" for reason in reasons)
-        _say(f"  if these gaps are to be expected, add: {flags}")
+        _say(f"  if these gaps are to be expected, add for the next run: {flags}")
 
 
 def _reading_command(sink: SinkReport) -> str:

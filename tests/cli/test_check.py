@@ -60,7 +60,7 @@ def test_gaps_are_told_and_give_their_exit_code(
     url = serve(Sandbox(World(2, 2), faults=Faults(rules=rules)))
     ran = run_cli("check", "--url", url, "--cluster", "c1", "--username", "demo")
     assert (ran.exit_code, ran.err) == (3, "")
-    assert "1 gaps: forbidden\n  forbidden: grants of bank\n" in ran.out
+    assert '1 gaps: forbidden\n  forbidden: grants of "bank"\n' in ran.out
     assert rules[0].fired == 1
 
 

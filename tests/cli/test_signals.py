@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ import pytest
 
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.world import World
+
+SCRIPTS = Path(sys.executable).parent
 
 pytestmark = pytest.mark.slow
 
@@ -204,3 +208,49 @@ def test_a_sink_that_hangs_does_not_hold_the_process(left_hanging: list[Stopped]
     assert "interrupted: " in within.err
     assert "run it again with:" in within.err
     assert "Traceback" not in before.err + within.err
+
+
+LINGERING = """
+import threading, time
+from crdbexport import Sink, hookimpl
+
+
+class Lingering(Sink):
+    def open(self):
+        threading.Thread(target=time.sleep, args=(60,)).start()
+
+    def write(self, batch):
+        pass
+
+
+@hookimpl
+def crdbexport_register_sinks(register):
+    register("lingering", Lingering)
+"""
+
+
+@pytest.mark.slow
+def test_a_thread_that_a_sink_leaves_behind_does_not_hold_the_process(
+    start: Callable[..., subprocess.Popen[str]], installed: Callable[[str, str], dict[str, str]]
+) -> None:
+    variables = installed("lingering", LINGERING)
+    process = start("export", "--sandbox", "--sink", "lingering", **variables)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 0, said
+
+
+@pytest.mark.slow
+def test_a_standard_output_that_nobody_reads_does_not_hold_the_process(tmp_path: Path) -> None:
+    options = "--sandbox --sink jsonl:- --sink-option jsonl.timeout_seconds=2"
+    # Python's own buffer is what a hanging write keeps locked.
+    line = f"(env -u PYTHONUNBUFFERED {SCRIPTS}/crdbexport export {options}; echo $? >ended) | sleep 30"
+    reader = subprocess.Popen(["bash", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "ended").exists() or not (tmp_path / "ended").read_text():
+            assert time.monotonic() < deadline, "the process did not end"
+            time.sleep(0.1)
+        assert (tmp_path / "ended").read_text() == "5\n"
+    finally:
+        os.killpg(reader.pid, signal.SIGKILL)
+        reader.communicate()

@@ -116,7 +116,7 @@ def test_gaps_make_a_run_incomplete_unless_they_are_allowed(
     ran = run_cli(*arguments(url, sink=f"parquet:{tmp_path / 'first'}"))
     assert (ran.exit_code, ran.out) == (3, "")
     assert "1 gap: forbidden" in ran.err
-    assert "add: --allow-gaps forbidden" in ran.err
+    assert "add for the next run: --allow-gaps forbidden" in ran.err
     [manifest] = (tmp_path / "first/_manifests").iterdir()
     assert json.loads(manifest.read_bytes())["complete"] is False
     ran = run_cli(*arguments(url, "--allow-gaps", "forbidden", sink=f"parquet:{tmp_path / 'second'}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,13 @@ def check_place(path: Path) -> None:
         raise ConfigError(f"{path} cannot be created: {nearest} is not a directory")
     if not os.access(nearest, os.W_OK):
         raise ConfigError(f"{path} cannot be written: no permission to write {nearest}")
+    directory = nearest if nearest.is_dir() else nearest.parent
+    try:
+        # Permissions do not tell everything: /proc takes no files from anybody.
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {directory}: {error.strerror}; name another place") from error
 
 
 def connect(spill: Path) -> duckdb.DuckDBPyConnection:

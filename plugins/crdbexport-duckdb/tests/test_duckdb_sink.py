@@ -572,3 +572,8 @@ def test_the_distribution_declares_the_plugin() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     [(name, module)] = project["entry-points"]["crdbexport"].items()
     assert EntryPoint(name, module, "crdbexport").load() is crdbexport_duckdb
+
+
+def test_a_place_that_takes_no_files_is_refused_before_the_run() -> None:
+    with pytest.raises(ConfigError, match="cannot be written: /proc: "):
+        sink_at(Path("/proc/x.duckdb")).preflight(run_of())
