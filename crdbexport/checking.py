@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from crdbexport.cluster.connect import chosen_dialect, connected
+from crdbexport.cluster.connect import connected
+from crdbexport.cluster.dialects.detection import detected
 from crdbexport.cluster.extractor import Extractor, WalkCounts
 from crdbexport.config import ExportConfig
 from crdbexport.records import Gap
 from crdbexport.report import RequestCounts
 from crdbexport.selection import Selection
 
-# Health, login, list of databases, logout.
-REQUESTS_A_RUN = 4
+# Health, login, logout.
+REQUESTS_A_SESSION = 3
 
 
 @dataclass
@@ -30,17 +31,17 @@ class CheckResult:
 
 async def look(config: ExportConfig) -> CheckResult:
     """Log in, look around, log out; exports nothing. Raises what would end a run."""
-    dialect = chosen_dialect(config)
-    result = CheckResult(dialect.name)
+    requests = RequestCounts()
     selection = Selection(config.database, config.exclude_database)
     began = time.monotonic()
-    async with connected(config, result.requests) as session:
+    async with connected(config, requests) as session:
+        dialect = await detected(session, config.dialect)
+        result = CheckResult(dialect.name, requests=requests)
         extractor = Extractor(session, dialect, selection, config.streams, config.concurrency, result.walk, result.gaps)
         await extractor.probe()
-    seconds_a_request = (time.monotonic() - began) / result.requests.total
-    parts = dialect.parts(config.streams)
-    per_database = parts.database_details + parts.database_grants + parts.tables
-    tables = result.walk.tables_listed if parts.table_details else 0
-    result.run_requests = REQUESTS_A_RUN + result.walk.databases_listed * per_database + tables
+    seconds_a_request = (time.monotonic() - began) / requests.total
+    walk, parts = result.walk, dialect.parts(config.streams)
+    walking = dialect.requests(parts, walk.databases_listed, walk.tables_listed)
+    result.run_requests = REQUESTS_A_SESSION + walking
     result.run_seconds = result.run_requests * seconds_a_request
     return result

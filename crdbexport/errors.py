@@ -15,6 +15,8 @@
     │   └── RunHeldError                        another process works on this run
     ├── StoppedError                exit 130, 143   the user or the scheduler ended the run
     ├── UnreadableError             becomes a gap: one part of one object cannot be read
+    │   ├── LookAgainError                      no retry now; one more look at the end of the run
+    │   └── PartlyReadError                     a gap, and yet some of the part is there
     └── SinkError                   raised by sinks; the lane decides
         ├── SinkRefusedError                    for good: credentials, 410, a table of another shape
         ├── SnapshotKeptError       exit 3      a complete snapshot stays; the incomplete one is not published
@@ -27,6 +29,7 @@ A message says where, what, and what to do now. It never holds a body, a token, 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 SIGNAL_EXIT_BASE = 128
 
@@ -115,6 +118,18 @@ class UnreadableError(CrdbExportError):
         super().__init__(message)
         self.reason = reason
         self.http_status = http_status
+
+
+class LookAgainError(UnreadableError):
+    """The part deserves one more look at the end of the run, and no retries meanwhile."""
+
+
+class PartlyReadError(UnreadableError):
+    """The part cannot be read as a whole; `value` is what could be, in the form that the whole would have."""
+
+    def __init__(self, message: str, value: Any, *, reason: str, http_status: int | None = None) -> None:
+        super().__init__(message, reason=reason, http_status=http_status)
+        self.value = value
 
 
 class SinkError(CrdbExportError):

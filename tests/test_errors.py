@@ -11,6 +11,8 @@ import pytest
 from crdbexport import errors
 from crdbexport.errors import (
     CrdbExportError,
+    LookAgainError,
+    PartlyReadError,
     PluginError,
     RecordRefusedError,
     SinkBusyError,
@@ -47,7 +49,7 @@ def depth(kind: type[Any]) -> int:
 
 
 def test_every_error_has_the_exit_code_of_its_group() -> None:
-    told_by_instance = {StoppedError, UnreadableError}
+    told_by_instance = {StoppedError, UnreadableError, LookAgainError, PartlyReadError}
 
     assert {each.__name__: each.exit_code for each in ALL if each not in told_by_instance} == EXIT_CODES
 

@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 import threading
-from typing import Any
 
 import click
 
@@ -107,4 +106,4 @@ def _usage(error: click.ClickException) -> str:
     return error.format_message().rstrip(".") + (f"; see {path} --help" if path else "")
 
 
-__all__: list[Any] = ["cli", "main"]
+__all__ = ["cli", "main"]

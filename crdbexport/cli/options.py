@@ -47,7 +47,7 @@ CLUSTER_OPTIONS = (
         type=click.Choice(["auto", "documented", "native"]),
         default="auto",
         show_default=True,
-        help="The form in which the server answers.",
+        help="The form in which the server answers; auto finds out.",
     ),
     option("--concurrency", type=int, default=8, show_default=True, metavar="N", help="Most requests at a time."),
     option("--max-rps", type=float, metavar="R", help="Most requests a second."),

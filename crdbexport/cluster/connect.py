@@ -1,4 +1,4 @@
-"""From a configuration to a session: the addresses, the credentials, the TLS, the dialect."""
+"""From a configuration to a session: the addresses, the credentials, the TLS."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from crdbexport.cluster.dialects import Dialect
-from crdbexport.cluster.dialects.documented import DocumentedDialect
 from crdbexport.cluster.session import VISIBLE_ASCII, Credentials, Session
 from crdbexport.cluster.transport import ClusterTransport
 from crdbexport.config import ExportConfig, password
@@ -38,13 +36,6 @@ async def connected(
         )
         async with Session(transport, _credentials(config)) as session:
             yield session
-
-
-def chosen_dialect(config: ExportConfig) -> Dialect:
-    """The dialect to read the cluster with; `auto` takes the only one there is so far."""
-    if config.dialect == "native":
-        raise ConfigError("--dialect native: this version reads only servers in the documented form")
-    return DocumentedDialect()
 
 
 def _credentials(config: ExportConfig) -> Credentials:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from crdbexport.cluster.dialects import Dialect
-from crdbexport.cluster.model import Database, DatabaseDetails, Grant, Table, TableDetails
+from crdbexport.cluster.identities import Identities
+from crdbexport.cluster.model import Database, DatabaseDetails, Table, TableDetails
+from crdbexport.cluster.reads import (
+    DatabaseRead,
+    Read,
+    TableRead,
+    in_name_order,
+    outcome_of,
+    status_of,
+    unsettled,
+    value_of,
+)
 from crdbexport.cluster.rows import (
     Row,
     column_rows,
@@ -26,15 +37,15 @@ from crdbexport.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
     ConfigError,
+    PartlyReadError,
+    UnexpectedServerError,
     UnreadableError,
     shown,
 )
-from crdbexport.records import FETCHED, NOT_REQUESTED, Gap, Part
+from crdbexport.records import Gap, Part
 from crdbexport.selection import Selection
 
 T = TypeVar("T")
-# What came of one part: its value, why there is none, or None where it was not asked for.
-Read: TypeAlias = T | UnreadableError | None
 
 # How many databases are read ahead: their lists of tables are held meanwhile.
 DATABASES_AHEAD = 4
@@ -55,26 +66,12 @@ class WalkCounts:
     details_fetched: int = 0
 
 
-@dataclass(frozen=True)
-class DatabaseRead:
-    database: Database
-    details: Read[DatabaseDetails]
-    grants: Read[list[Grant]]
-    tables: Read[list[Table]]
-
-
-@dataclass(frozen=True)
-class TableRead:
-    table: Table
-    details: Read[TableDetails]
-
-
 @dataclass
 class Extractor:
     """Reads the selected databases through a dialect and tells rows, stream by stream, in a fixed order.
 
-    A part that cannot be read becomes a gap; its object keeps its record. `counts` and `gaps` are complete once
-    `rows` has ended.
+    A part that cannot be read becomes a gap; its object keeps its record. A table that deserves a second look gets it
+    after all others, and is told then. `counts` and `gaps` are complete once `rows` has ended.
     """
 
     session: Session
@@ -87,6 +84,11 @@ class Extractor:
 
     def __post_init__(self) -> None:
         self._parts = self.dialect.parts(self.streams)
+        at_once = self.dialect.details_at_once
+        self._details_turn = asyncio.Semaphore(min(at_once, self.concurrency)) if at_once else nullcontext()
+        self._identities = Identities()
+        self._later: list[Table] = []
+        self._partly = False
 
     async def rows(self) -> AsyncGenerator[tuple[str, list[Row]], None]:
         """Rows of one object at a time, with the stream that they belong to."""
@@ -96,10 +98,12 @@ class Extractor:
             aclosing(in_order(objects, self._read, window=window)) as reads,
         ):
             async for each in reads:
-                told = self._tell_database(each) if isinstance(each, DatabaseRead) else self._tell_table(each)
-                for stream, rows in told:
-                    if stream in self.streams and rows:
-                        yield stream, rows
+                for told in self._told(each):
+                    yield told
+        async with aclosing(in_order(_each(self._later), self._read_again, window=window)) as reads_again:
+            async for table in reads_again:
+                for told in self._wanted(self._tell_table(table)):
+                    yield told
         self._refuse_nothing()
 
     async def probe(self) -> None:
@@ -109,12 +113,15 @@ class Extractor:
             async for read, table in samples:
                 self._note_database(read)
                 if table is not None:
-                    self._note_gap(table.details, "details", table.table.database, table.table)
+                    self._note(table.details, "details", table.table.database, table.table)
 
     async def _sample(self, database: Database) -> tuple[DatabaseRead, TableRead | None]:
         read = await self.read_database(database)
-        tables = read.tables if isinstance(read.tables, list) else []
-        return read, TableRead(tables[0], await self.read_table(tables[0])) if tables else None
+        tables = value_of(read.tables) or []
+        if not tables or not self._parts.table_details:
+            return read, None
+        sample = TableRead(tables[0], await self.read_table(tables[0]))
+        return read, await self._read_again(tables[0]) if unsettled(sample) else sample
 
     async def selected(self) -> list[Database]:
         """The databases to read, in order of their names' code points."""
@@ -142,7 +149,7 @@ class Extractor:
         ) as reads:
             async for read in reads:
                 yield read
-                for table in read.tables if isinstance(read.tables, list) else ():
+                for table in value_of(read.tables) or ():
                     yield table
 
     async def _read(self, item: DatabaseRead | Table) -> DatabaseRead | TableRead:
@@ -160,13 +167,23 @@ class Extractor:
         return DatabaseRead(database, details, grants, tables)
 
     async def read_table(self, table: Table) -> Read[TableDetails]:
-        return await self._part(self._parts.table_details, self.dialect.table_details(self.session, table))
+        return await self._part(self._parts.table_details, self._details(table))
+
+    async def _read_again(self, table: Table) -> TableRead:
+        return TableRead(table, await outcome_of(self._details(table)))
+
+    async def _details(self, table: Table) -> TableDetails:
+        async with self._details_turn:
+            return await self.dialect.table_details(self.session, table, self._parts)
 
     async def _tables(self, database: Database) -> list[Table]:
-        listed = await self.dialect.tables(self.session, database)
-        distinct = {(each.schema, each.name): each for each in reversed(listed)}
-        tables = [distinct[key] for key in sorted(distinct)]
-        self.counts.tables_listed += len(tables)
+        try:
+            tables = in_name_order(await self.dialect.tables(self.session, database))
+            self.counts.tables_listed += len(tables)
+        except PartlyReadError as error:
+            error.value = in_name_order(error.value)
+            self.counts.tables_listed += len(error.value)
+            raise
         return tables
 
     async def _part(self, wanted: bool, reading: Coroutine[Any, Any, T]) -> Read[T]:
@@ -174,40 +191,53 @@ class Extractor:
             reading.close()
             return None
         self.counts.details_wanted += 1
-        try:
-            value = await reading
-        except UnreadableError as error:
-            return error
-        self.counts.details_fetched += 1
-        return value
+        return await outcome_of(reading)
+
+    def _told(self, read: DatabaseRead | TableRead) -> Iterator[tuple[str, list[Row]]]:
+        """What there is to tell of an object now."""
+        if isinstance(read, DatabaseRead):
+            self._identities.enter(read.database.name)
+            return self._wanted(self._tell_database(read))
+        if unsettled(read):
+            self._identities.keep(read.table.database)
+            self._later.append(read.table)
+            return iter(())
+        return self._wanted(self._tell_table(read))
+
+    def _wanted(self, told: Iterable[tuple[str, list[Row]]]) -> Iterator[tuple[str, list[Row]]]:
+        return ((stream, rows) for stream, rows in told if stream in self.streams and rows)
 
     def _tell_database(self, read: DatabaseRead) -> Iterator[tuple[str, list[Row]]]:
         database = read.database
         self.counts.databases_done += 1
         self._note_database(read)
-        details = read.details if isinstance(read.details, DatabaseDetails) else DatabaseDetails()
-        yield "databases", [database_row(database, details, _status(read.details))]
-        if isinstance(read.grants, list):
-            yield "database_grants", database_grant_rows(database, read.grants)
+        yield (
+            "databases",
+            [database_row(database, value_of(read.details) or DatabaseDetails(), status_of(read.details))],
+        )
+        yield "database_grants", database_grant_rows(database, value_of(read.grants) or [])
 
     def _tell_table(self, read: TableRead) -> Iterator[tuple[str, list[Row]]]:
-        table = read.table
+        table, outcome = read.table, self._identities.checked(read.table, read.details)
         self.counts.tables_done += 1
-        self._note_gap(read.details, "details", table.database, table)
-        details = read.details if isinstance(read.details, TableDetails) else TableDetails()
-        yield "tables", [table_row(table, details, _status(read.details))]
+        self._note(outcome, "details", table.database, table)
+        details = value_of(outcome) or TableDetails()
+        yield "tables", [table_row(table, details, status_of(outcome))]
         yield "columns", column_rows(table, details)
         yield "indexes", index_rows(table, details)
         yield "table_grants", table_grant_rows(table, details)
 
     def _note_database(self, read: DatabaseRead) -> None:
-        self._note_gap(read.details, "details", read.database.name)
-        self._note_gap(read.grants, "grants", read.database.name)
-        self._note_gap(read.tables, "tables", read.database.name)
+        self._note(read.details, "details", read.database.name)
+        self._note(read.grants, "grants", read.database.name)
+        self._note(read.tables, "tables", read.database.name)
 
-    def _note_gap(self, value: Read[Any], part: Part, database: str, table: Table | None = None) -> None:
+    def _note(self, value: Read[Any], part: Part, database: str, table: Table | None = None) -> None:
+        """Count a part that was asked for: as read, or as a gap."""
         if not isinstance(value, UnreadableError):
+            self.counts.details_fetched += value is not None
             return
+        self._partly = self._partly or isinstance(value, PartlyReadError)
         schema, name = (table.schema, table.name) if table else (None, None)
         gap = Gap(database, part, value.reason, schema, name, value.http_status)
         self.gaps.append(gap)
@@ -216,7 +246,7 @@ class Extractor:
 
     def _refuse_nothing(self) -> None:
         """A run in which every single request failed has nothing to publish."""
-        if not self.gaps or self.counts.details_fetched:
+        if not self.gaps or self.counts.details_fetched or self._partly:
             return
         reasons = {gap.reason for gap in self.gaps}
         if reasons == {"forbidden"}:
@@ -228,12 +258,12 @@ class Extractor:
             raise ClusterUnavailableError(
                 f"every request failed ({', '.join(sorted(reasons))}); the cluster is in trouble, run it again later"
             )
-
-
-def _status(value: Read[Any]) -> str:
-    if value is None:
-        return NOT_REQUESTED
-    return value.reason if isinstance(value, UnreadableError) else FETCHED
+        # One database may be dropped meanwhile. That all are gone, or none is as it should be, is not believed.
+        if reasons <= {"not_found", "bad_body"} and (reasons != {"not_found"} or self.counts.databases_listed > 1):
+            raise UnexpectedServerError(
+                f"nothing below the list of databases could be read ({', '.join(sorted(reasons))}); does something "
+                "before the cluster let only some paths through?"
+            )
 
 
 async def _each(items: Iterable[T]) -> AsyncIterator[T]:

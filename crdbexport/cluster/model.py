@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
+
+from crdbexport.records import STREAMS
+
+OF_TABLES = frozenset(STREAMS) - {"databases", "database_grants"}
 
 
 class Database(msgspec.Struct, frozen=True):
@@ -32,8 +37,23 @@ class Grant(msgspec.Struct, frozen=True):
     privilege: str
 
 
+class TableStats(msgspec.Struct, frozen=True):
+    """Measures that a server keeps of a table; `replicated_bytes` counts all replicas, `live_bytes` one copy."""
+
+    replicated_bytes: int | None = None
+    live_bytes: int | None = None
+    range_count: int | None = None
+    replica_count: int | None = None
+    store_ids: tuple[int, ...] | None = None
+    stats_as_of: datetime | None = None
+
+
 class Table(msgspec.Struct, frozen=True):
-    """A table as listed. `shares_name`: another schema of the database lists a table of the same name."""
+    """A table as listed.
+
+    `shares_name`: another schema of the database lists a table of the same name. `address`: what names it in a
+    request, where that is not its name; None also where nothing does. `maybe_view`: listed, but not among the tables.
+    """
 
     database: str
     schema: str
@@ -42,6 +62,9 @@ class Table(msgspec.Struct, frozen=True):
     size_bytes: int | None = None
     kind: str | None = None
     shares_name: bool = False
+    stats: TableStats = TableStats()
+    address: str | None = None
+    maybe_view: bool = False
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -60,25 +83,40 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class TableDetails(msgspec.Struct, frozen=True):
-    """What is known of one table beyond its listing; `size_bytes` is one copy, `replicated_bytes` all replicas."""
+    """What is known of one table beyond its listing; sizes are of one copy."""
 
     table_id: int | None = None
     size_bytes: int | None = None
-    replicated_bytes: int | None = None
     live_bytes: int | None = None
     range_count: int | None = None
-    replica_count: int | None = None
-    store_ids: tuple[int, ...] | None = None
-    stats_as_of: datetime | None = None
     columns: tuple[Column, ...] = ()
     indexes: tuple[Index, ...] = ()
     grants: tuple[Grant, ...] = ()
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What has to be asked for the streams of a run, beyond the list of databases."""
+    """What has to be asked for the streams of a run, beyond the list of databases.
+
+    `table_columns` and `table_grants` say what the details of a table are wanted for, where a server could tell one
+    without the other.
+    """
 
     database_details: bool
     database_grants: bool
     tables: bool
     table_details: bool
+    table_columns: bool = True
+    table_grants: bool = True
+
+    @classmethod
+    def of(cls, streams: Collection[str], *, detailed: Collection[str]) -> Parts:
+        """The parts for these streams; those of `detailed` need the details of every table."""
+        return cls(
+            database_details="databases" in streams,
+            database_grants="database_grants" in streams,
+            tables=not OF_TABLES.isdisjoint(streams),
+            table_details=not set(detailed).isdisjoint(streams),
+        )
+
+
+EVERYTHING = Parts(True, True, True, True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from crdbexport.cluster.transport import Endpoint
+from crdbexport.cluster.transport import TRY_AGAIN, Endpoint
 from crdbexport.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
     CrdbExportError,
+    LookAgainError,
     RedirectRefusedError,
     UnexpectedServerError,
     UnreadableError,
@@ -22,23 +23,36 @@ from crdbexport.retry import TransientError, retry_after_seconds
 
 T = TypeVar("T")
 
-OK, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY = 200, 401, 403, 404, 429
+OK, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, NOT_IMPLEMENTED = 200, 401, 403, 404, 429, 501
+# Go's own words for a path that it has no route for; the API words a missing object otherwise.
+NO_ROUTE = b"404 page not found"
+ON_TENANTS = b"Not Available on Tenants"
 REDIRECTS = range(300, 400)
-TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 
 class SessionRefusedError(Exception):
     """The server answered 401: the session is missing, expired or revoked."""
 
 
-def judged(endpoint: Endpoint, reply: Reply, decode: Callable[[bytes], T]) -> T:
-    """The decoded body of a good reply; raises what the reply amounts to otherwise."""
+def judged(endpoint: Endpoint, reply: Reply, decode: Callable[[bytes], T], *, look_again_at: Container[int] = ()) -> T:
+    """The decoded body of a good reply; raises what the reply amounts to otherwise.
+
+    The statuses of `look_again_at` are not tried again now, but at the end of the run.
+    """
     if reply.status == OK:
         return _decoded(endpoint, reply, decode)
     if reply.status == UNAUTHORIZED:
         raise SessionRefusedError
     if reply.status in REDIRECTS:
         raise redirect_refused(endpoint, reply)
+    if reply.status == NOT_IMPLEMENTED and reply.body.strip() == ON_TENANTS:
+        raise UnexpectedServerError(
+            f"{endpoint} answered 501: this is a virtual cluster, which does not offer these endpoints; give the "
+            "address of the system tenant (or of a self-hosted cluster) with --url",
+            status=reply.status,
+        )
+    if reply.status in look_again_at:
+        raise LookAgainError(f"{endpoint} answered {reply.status}", reason="server_error", http_status=reply.status)
     raise _refusal(endpoint, reply)
 
 
@@ -62,12 +76,17 @@ def _to(location: str) -> str:
 
 def _refusal(endpoint: Endpoint, reply: Reply) -> Exception:
     status = reply.status
-    reason = {FORBIDDEN: "forbidden", NOT_FOUND: "not_found"}.get(status, "server_error")
+    reason = {FORBIDDEN: "forbidden", NOT_FOUND: _not_found(reply)}.get(status, "server_error")
     error = UnreadableError(f"{endpoint} answered {status}", reason=reason, http_status=status)
     if status not in TRY_AGAIN:
         return error
     asked = retry_after_seconds(reply.headers.get("retry-after"), reply.headers.get("date"))
     return TransientError(error, retry_after=asked)
+
+
+def _not_found(reply: Reply) -> str:
+    """Which of the two a 404 means: there is no such object, or no request of this form."""
+    return "unaddressable" if reply.body.strip() == NO_ROUTE else "not_found"
 
 
 def _decoded(endpoint: Endpoint, reply: Reply, decode: Callable[[bytes], T]) -> T:

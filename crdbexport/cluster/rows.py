@@ -35,12 +35,12 @@ def table_row(table: Table, details: TableDetails, status: str) -> Row:
         _first(details.table_id, table.table_id),
         table.kind,
         _first(details.size_bytes, table.size_bytes),
-        details.replicated_bytes,
-        details.live_bytes,
-        details.range_count,
-        details.replica_count,
-        _list(details.store_ids),
-        details.stats_as_of,
+        table.stats.replicated_bytes,
+        _first(details.live_bytes, table.stats.live_bytes),
+        _first(details.range_count, table.stats.range_count),
+        table.stats.replica_count,
+        _list(table.stats.store_ids),
+        table.stats.stats_as_of,
         status,
     )
 

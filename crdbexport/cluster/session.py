@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
 
 import msgspec
 
-from crdbexport.cluster.replies import REDIRECTS, TRY_AGAIN, SessionRefusedError, fatal, judged, looks_like_html
-from crdbexport.cluster.transport import ClusterTransport, Endpoint, Judge, T, origin
+from crdbexport.cluster.replies import REDIRECTS, SessionRefusedError, fatal, judged, looks_like_html
+from crdbexport.cluster.transport import TRY_AGAIN, ClusterTransport, Endpoint, Judge, T, origin
 from crdbexport.config import Secret
 from crdbexport.errors import (
     AuthenticationError,
@@ -77,14 +77,15 @@ class Session:
         if self._can_login and self._token is not None:
             await self._logout(self._token)
 
-    async def get(self, endpoint: Endpoint, decode: Callable[[bytes], T]) -> T:
+    async def get(self, endpoint: Endpoint, decode: Callable[[bytes], T], *, look_again_at: Container[int] = ()) -> T:
         """The decoded answer of an endpoint; raises `UnreadableError` where this one cannot be read.
 
-        A 401 leads to one new login for all that wait, and to the end if it comes again.
+        A 401 leads to one new login for all that wait, and to the end if it comes again. A status of `look_again_at`
+        is final for now: it raises `LookAgainError`.
         """
 
         def judge(reply: Reply) -> T:
-            return judged(endpoint, reply, decode)
+            return judged(endpoint, reply, decode, look_again_at=look_again_at)
 
         token = self._token
         try:
@@ -151,7 +152,7 @@ class Session:
             except SessionRefusedError:
                 raise AuthenticationError(
                     f"login refused for user {shown(user)} at {origin(self._transport.base_url)} (401); check the "
-                    "password, and that the role may log in",
+                    "password, and that the role may log in; a cluster without authentication takes --no-login",
                     status=reply.status,
                 ) from None
             return Secret(decoded.session)

@@ -7,9 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-from crdbexport.errors import CertificateError, ClusterUnavailableError, CrdbExportError, UnreadableError
+from crdbexport.errors import (
+    CertificateError,
+    ClusterUnavailableError,
+    CrdbExportError,
+    LookAgainError,
+    UnreadableError,
+)
 from crdbexport.http import HttpClient, NoReplyError, Reply
 from crdbexport.report import RequestCounts
 from crdbexport.retry import RetryPolicy, TransientError, with_retries
@@ -19,21 +25,32 @@ Judge = Callable[[Reply], T]
 Sleep = Callable[[float], Awaitable[None]]
 
 FAILURES_IN_A_ROW = 20
+# The statuses of a server, or of what stands before it, that is in trouble: they may pass.
+TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A method and a path below the base URL, as segments; each segment is percent-encoded as a whole."""
+    """A method and a path below the base URL, as segments; each segment is percent-encoded as a whole.
+
+    `query` is for numbers alone, and is sent but never shown.
+    """
 
     method: str
     segments: tuple[str, ...]
     trailing_slash: bool = False
+    query: tuple[tuple[str, int], ...] = ()
 
     @property
     def path(self) -> str:
         return "/".join(quote(each, safe="") for each in self.segments) + ("/" if self.trailing_slash else "")
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -143,7 +160,7 @@ class ClusterTransport:
     async def _send(self, endpoint: Endpoint, headers: Mapping[str, str] | None, content: bytes | None) -> Reply:
         base = self.base_url
         try:
-            reply = await self.http.send(endpoint.method, f"{base}/{endpoint.path}", headers=headers, content=content)
+            reply = await self.http.send(endpoint.method, f"{base}/{endpoint.target}", headers=headers, content=content)
         except NoReplyError as error:
             raise self._no_reply(endpoint, base, error) from error
         except CertificateError as error:
@@ -178,7 +195,10 @@ class ClusterTransport:
         return self._fatal
 
     def _note_failure(self, error: UnreadableError) -> None:
-        if error.reason not in ("server_error", "timeout", "bad_body"):
+        if isinstance(error, LookAgainError):
+            return  # Expected of some objects for ever: it says nothing of the cluster.
+        if error.reason == "too_large" or not (error.http_status is None or error.http_status in TRY_AGAIN):
+            # The server answers: whatever is wrong is wrong with this object.
             self._failures_in_a_row = 0
             return
         self._failures_in_a_row += 1

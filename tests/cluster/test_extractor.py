@@ -105,7 +105,8 @@ def test_a_database_is_told_before_its_tables_and_its_tables_before_the_next(ser
 def test_names_are_ordered_by_their_code_points(serve: Serve, scripted: Any, extract: Any) -> None:
     names = ["é", "z", "Z", "a10", "a9", "\U0001f680", "\uffff", "A", "e"]
     listed = [{"name": name} for name in names]
-    read = extract(serve(scripted({"databases": {"databases": listed}})), no_login=True, streams=("databases",))
+    answers = {"databases": {"databases": listed}, "databases/A": {"size_bytes": 1}}
+    read = extract(serve(scripted(answers)), no_login=True, streams=("databases",))
     assert [row[0] for row in read.rows("databases")] == sorted(names)
     assert sorted(names)[-2:] == ["\uffff", "\U0001f680"]
 
@@ -450,3 +451,17 @@ def test_a_probe_reads_one_table_of_each_database(serve: Serve, record: Any, in_
         "databases/movr/tables/rides",
     ]
     assert gaps == [Gap("movr", "details", "forbidden", "public", "rides", 403)]
+
+
+@pytest.mark.parametrize("answer", [Body(b'{"columns": "oops"}'), Status(400)])
+def test_many_tables_of_an_odd_shape_cost_none_of_the_others(serve: Serve, extract: Any, answer: Any) -> None:
+    odd = Rule(r".*/movr/tables/.+", answer)
+    read = extract(serve(Sandbox(World(2, 40), faults=Faults(rules=[odd]))))
+    assert len(read.rows("tables")) == 80
+    assert len([gap for gap in read.gaps if gap.table is not None]) == 40
+
+
+def test_a_cluster_that_knows_nothing_below_its_list_of_databases_is_not_believed(serve: Serve, extract: Any) -> None:
+    nothing = Rule(r"/api/v2/databases/.+", Status(404))
+    with pytest.raises(UnexpectedServerError, match="nothing below the list of databases"):
+        extract(serve(Sandbox(World(2, 2), faults=Faults(rules=[nothing]))))

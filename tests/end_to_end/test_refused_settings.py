@@ -59,7 +59,6 @@ def url(app: Sandbox, serve: Callable[[Sandbox], str]) -> str:
         (["--config", "/no/such/file.toml"], "/no/such/file.toml: cannot be read (No such file or directory)"),
         (["--password-file", "/no/such/file"], "--password-file /no/such/file: cannot be read"),
         (["--ca-cert", "/no/such/file"], "--ca-cert /no/such/file: not a readable PEM certificate"),
-        (["--dialect", "native"], "this version reads only servers in the documented form"),
         (["--sink", "a=jsonl:-", "--sink", "b=jsonl:-"], "sink a and sink b would mix on standard output"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

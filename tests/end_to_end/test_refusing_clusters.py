@@ -72,10 +72,12 @@ def test_a_server_that_knows_no_endpoint_is_not_a_cluster(
     assert "is this the HTTP address of a CockroachDB node?" in reason
 
 
-def test_the_native_form_is_refused_with_a_hint(faulty: Faulty, refused: Refused, arguments: Arguments) -> None:
+def test_the_native_form_is_refused_with_a_hint_where_the_documented_one_is_forced(
+    faulty: Faulty, refused: Refused, arguments: Arguments
+) -> None:
     native = Body(json.dumps({"databases": ["movr", "bank"], "next": 2}).encode())
-    reason = refused(4, *arguments(faulty(databases=native)))
-    assert "only servers in the documented form are read so far" in reason
+    reason = refused(4, *arguments(faulty(databases=native), "--dialect", "documented"))
+    assert "the server answers in the native form; leave --dialect out" in reason
 
 
 def test_a_redirect_is_refused_and_not_followed(

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from crdbexport.cluster.dialects import OtherFormError
 from crdbexport.cluster.dialects.wire_documented import (
+    DatabaseEntry,
     DatabaseReply,
     DatabasesReply,
     GrantEntry,
@@ -17,6 +19,8 @@ from crdbexport.cluster.dialects.wire_documented import (
     TablesReply,
 )
 from crdbexport.cluster.model import (
+    EVERYTHING,
+    OF_TABLES,
     Column,
     Database,
     DatabaseDetails,
@@ -30,41 +34,44 @@ from crdbexport.cluster.replies import fatal
 from crdbexport.cluster.session import Session
 from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import UnreadableError, shown
-from crdbexport.records import STREAMS
 
 T = TypeVar("T")
 
 # Servers and clients alike take these segments for a walk through the path, encoded or not; an empty one asks for the
 # listing instead.
 UNADDRESSABLE = frozenset({"", ".", ".."})
-OF_TABLES = frozenset(STREAMS) - {"databases", "database_grants"}
+LIST = Endpoint("GET", ("databases",))
+DATABASES = msgspec.json.Decoder(DatabasesReply, strict=False)
+NO_LIST = 'this is no list of objects under "databases"; check --url'
+OTHER_FORM = "the server answers in the native form; leave --dialect out"
 
 
 class DocumentedDialect:
     """Reads servers that answer as the API's public page describes it."""
 
     name = "documented"
+    details_at_once: int | None = None
+
+    def __init__(self, listed: list[Database] | None = None) -> None:
+        """`listed` is the list of databases where it has been asked for already."""
+        self._listed = listed
 
     def parts(self, streams: Collection[str]) -> Parts:
         # The list of tables has no range count, so that even the stream `tables` alone needs the details.
-        tables = bool(OF_TABLES & set(streams))
-        return Parts(
-            database_details="databases" in streams,
-            database_grants="database_grants" in streams,
-            tables=tables,
-            table_details=tables,
-        )
+        return Parts.of(streams, detailed=OF_TABLES)
+
+    def requests(self, parts: Parts, databases: int, tables: int) -> int:
+        per_database = parts.database_details + parts.database_grants + parts.tables
+        return 1 + databases * per_database + tables * parts.table_details
 
     async def databases(self, session: Session) -> list[Database]:
+        if self._listed is not None:
+            return self._listed
         try:
-            reply = await _get(session, DatabasesReply, "databases")
+            return await session.get(LIST, databases_of)
         except UnreadableError as error:
-            hint = (
-                "only servers in the documented form are read so far, which list databases as objects under "
-                '"databases"; check --url too'
-            )
-            raise fatal(error, hint=hint) from error
-        return [Database(entry.name, entry.id) for entry in reply.databases]
+            native = isinstance(error, OtherFormError) or error.reason == "unaddressable"
+            raise fatal(error, hint=OTHER_FORM if native else NO_LIST) from error
 
     async def database_details(self, session: Session, database: Database) -> DatabaseDetails:
         reply = await _get(session, DatabaseReply, "databases", database.name)
@@ -96,7 +103,7 @@ class DocumentedDialect:
             for entry in reply.tables
         ]
 
-    async def table_details(self, session: Session, table: Table) -> TableDetails:
+    async def table_details(self, session: Session, table: Table, parts: Parts = EVERYTHING) -> TableDetails:
         reply = await _get(session, TableReply, "databases", table.database, "tables", table.name)
         _same_table(table, reply)
         return TableDetails(
@@ -107,6 +114,15 @@ class DocumentedDialect:
             indexes=tuple(Index(each.name, each.unique, tuple(each.columns)) for each in reply.indexes),
             grants=tuple(_grants(reply.grants)),
         )
+
+
+def databases_of(body: bytes) -> list[Database]:
+    """The databases of a list of objects; raises `OtherFormError` for a list of names."""
+    listed = DATABASES.decode(body).databases
+    objects = [entry for entry in listed if isinstance(entry, DatabaseEntry)]
+    if len(objects) < len(listed):
+        raise OtherFormError(f"{LIST} answered a list of names, not of objects")
+    return [Database(entry.name, entry.id) for entry in objects]
 
 
 async def _get(session: Session, shape: type[T], *segments: str) -> T:

@@ -18,7 +18,9 @@ class DatabaseEntry(msgspec.Struct):
 
 
 class DatabasesReply(msgspec.Struct):
-    databases: list[DatabaseEntry]
+    """Servers in the native form list bare names."""
+
+    databases: list[DatabaseEntry | str]
 
 
 class DatabaseReply(msgspec.Struct):

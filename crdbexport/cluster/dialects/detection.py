@@ -1,0 +1,90 @@
+"""Which dialect a server speaks: told from what it answers, once a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from crdbexport.cluster.dialects import Dialect, OtherFormError
+from crdbexport.cluster.dialects.documented import LIST, NO_LIST, DocumentedDialect, databases_of
+from crdbexport.cluster.dialects.native import NativeDialect, listed_databases
+from crdbexport.cluster.dialects.native_by_id import NativeByIdDialect
+from crdbexport.cluster.dialects.native_metadata import database_metadata
+from crdbexport.cluster.dialects.wire_native import DatabaseMetadata
+from crdbexport.cluster.model import Database
+from crdbexport.cluster.replies import fatal
+from crdbexport.cluster.session import Session
+from crdbexport.config import DialectName
+from crdbexport.errors import UnreadableError
+
+# The cache is refreshed for whoever opens this page; more than a day, and a nightly run has seen the same before.
+STALE_AFTER = timedelta(days=1)
+REFRESH = "open the page Databases of its DB Console to have them measured; stats_as_of says when each was"
+
+log = logging.getLogger(__name__)
+
+
+async def detected(session: Session, wanted: DialectName) -> Dialect:
+    """The dialect that is wanted, or with `auto` the server's own; the lists that were read are handed on to it.
+
+    Raises what ends the run where the server speaks neither.
+    """
+    if wanted == "documented":
+        return DocumentedDialect()
+    if wanted == "auto":
+        listed = await _documented_list(session)
+        if listed is not None:
+            return DocumentedDialect(listed)
+    names = await listed_databases(session)
+    metadata = await _metadata(session)
+    return NativeDialect(names) if metadata is None else NativeByIdDialect(names, metadata)
+
+
+async def _documented_list(session: Session) -> list[Database] | None:
+    """The list of databases as the documented form asks for it, None where the answer may be the native form's."""
+    try:
+        return await session.get(LIST, _documented)
+    except UnreadableError as error:
+        if error.reason == "unaddressable":
+            return None  # Real servers have no route without a slash at its end.
+        raise fatal(error, hint=NO_LIST) from error
+
+
+async def _metadata(session: Session) -> dict[str, DatabaseMetadata] | None:
+    """What the metadata endpoints tell of all databases, None where the server has no such endpoints."""
+    try:
+        rows = await database_metadata(session)
+    except UnreadableError as error:
+        if error.reason != "unaddressable":
+            log.warning(
+                "%s; sizes and counts are read table by table, which takes many more requests",
+                error,
+                extra={"event": "metadata_unreadable"},
+            )
+        return None
+    _warn_of_age([row.last_updated for row in rows.values()], datetime.now(UTC))
+    return rows
+
+
+def _warn_of_age(measured_at: Iterable[datetime | None], now: datetime) -> None:
+    """Real servers measure only when somebody asks them to, such as the DB Console."""
+    times = [each for each in measured_at if each is not None]
+    if not times:
+        log.warning("the cluster has never measured its tables: %s", REFRESH, extra={"event": "stats_never_taken"})
+    elif now - min(times) > STALE_AFTER:
+        days = (now - min(times)).days
+        log.warning("sizes and counts are up to %d days old: %s", days, REFRESH, extra={"event": "stats_stale"})
+
+
+def _documented(body: bytes) -> list[Database] | None:
+    try:
+        return databases_of(body)
+    except OtherFormError:
+        return None
+    except msgspec.ValidationError:
+        if body.strip() == b"{}":
+            return None
+        raise

@@ -1,0 +1,133 @@
+"""The replies of the native form, as they stand on the wire.
+
+Go leaves out zeros, false and empty strings, and writes an empty list of objects as null: what is absent here means
+just that. Measures are the exception: old servers do not tell them, so that an absent one may be unknown.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class DatabaseEntry(msgspec.Struct):
+    """A database as the documented form lists it."""
+
+    name: str
+
+
+class DatabasesReply(msgspec.Struct):
+    databases: list[str | DatabaseEntry] | None = None
+    next: Int64 | None = None
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """The empty list of databases; what holds anything else is no such list."""
+
+    databases: None = None
+    next: Int64 | None = None
+
+
+class DatabaseReply(msgspec.Struct):
+    descriptor_id: Int64
+
+
+class GrantEntry(msgspec.Struct):
+    user: str = ""
+    privileges: list[str] | None = None
+
+
+class GrantsReply(msgspec.Struct):
+    grants: list[GrantEntry] | None
+    next: Int64 | None = None
+
+
+class TablesReply(msgspec.Struct):
+    table_names: list[str] | None = None
+    next: Int64 | None = None
+
+
+class ColumnEntry(msgspec.Struct):
+    name: str
+    type: str = ""
+    nullable: bool = False
+    hidden: bool = False
+
+
+class IndexRow(msgspec.Struct):
+    """One column of one index."""
+
+    name: str
+    column: str
+    seq: Int64 = 0
+    unique: bool = False
+    direction: str = ""
+    storing: bool = False
+    implicit: bool = False
+
+
+class TableReply(msgspec.Struct):
+    """Statements, defaults and zone spans that the server sends along are not decoded: they may hold users' data."""
+
+    descriptor_id: Int64
+    grants: list[GrantEntry] | None
+    columns: list[ColumnEntry] | None
+    indexes: list[IndexRow] | None
+    range_count: Int64 | None = None
+    data_total_bytes: Int64 | None = None
+    data_live_bytes: Int64 | None = None
+
+
+class PaginationInfo(msgspec.Struct):
+    total_results: Int64 = 0
+
+
+class DatabaseMetadata(msgspec.Struct):
+    db_id: Int64
+    db_name: str
+    size_bytes: Int64 = 0
+    table_count: Int64 = 0
+    store_ids: list[Int64] | None = None
+    last_updated: datetime | None = None
+
+
+class DatabaseMetadataReply(msgspec.Struct):
+    results: list[DatabaseMetadata] | None
+    pagination_info: PaginationInfo = msgspec.field(default_factory=PaginationInfo)
+
+
+class TableMetadata(msgspec.Struct):
+    table_id: Int64
+    schema_name: str
+    table_name: str
+    replication_size_bytes: Int64 = 0
+    range_count: Int64 = 0
+    total_live_data_bytes: Int64 = 0
+    total_data_bytes: Int64 = 0
+    store_ids: list[Int64] | None = None
+    last_updated: datetime | None = None
+    replica_count: Int64 | None = None
+
+
+class TableMetadataReply(msgspec.Struct):
+    results: list[TableMetadata] | None
+    pagination_info: PaginationInfo = msgspec.field(default_factory=PaginationInfo)
+
+
+class IdGrant(msgspec.Struct):
+    grantee: str
+    privilege: str
+
+
+class IdGrantsReply(msgspec.Struct):
+    """Grants asked for by id; the names say which object they are of."""
+
+    results: list[IdGrant] | None
+    name: str | None = None
+    database_name: str | None = None
+    schema_name: str | None = None
+    table_name: str | None = None
