@@ -197,6 +197,7 @@ def publish_old(lake: Path, kind: str) -> None:
 
 
 def recover(lake: Path, kind: str) -> None:
+    kind = "parquet" if any(lake.rglob("*.parquet")) else kind  # A directory holds one format.
     """What the next run of anybody does before it writes."""
     sink, run = SINKS[kind](lake), a_run("next", cluster="another")
     sink.preflight(run=run)
