@@ -71,7 +71,10 @@ async def _metadata(session: Session) -> dict[str, DatabaseMetadata] | None:
 
 def _warn_of_age(measured_at: Iterable[datetime | None], now: datetime) -> None:
     """Real servers measure only when somebody asks them to, such as the DB Console."""
-    times = [each for each in measured_at if each is not None]
+    rows = list(measured_at)
+    times = [each for each in rows if each is not None]
+    if not rows:
+        return  # The account sees no database, which says nothing of the cache.
     if not times:
         log.warning("the cluster has never measured its tables: %s", REFRESH, extra={"event": "stats_never_taken"})
     elif now - min(times) > STALE_AFTER:
