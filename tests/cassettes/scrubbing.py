@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from vcr.request import Request
 
-PLACEHOLDER = "REDACTED"
+PLACEHOLDER = "-redacted-"
 ORIGIN = "http://cluster.example:8080"
 API_PATH = "/api/v2"
 SESSION_HEADER = "x-cockroach-api-session"

@@ -106,7 +106,7 @@ def test_a_login_is_scrubbed_both_ways() -> None:
         }
     )
     assert response["headers"] == {"content-type": ["application/json"]}
-    assert response["body"]["string"] == b'{"session" : "REDACTED", "databases": [{"name": "session"}]}'
+    assert response["body"]["string"] == b'{"session" : "-redacted-", "databases": [{"name": "session"}]}'
 
 
 def test_a_names_own_percent_encoding_survives() -> None:
