@@ -76,7 +76,9 @@ class Attempt:
             )
             return self._known
         self._delivery.preflight(lambda: stop.error)
-        log.info("run %s begins", self._record.run_id, extra={"event": "run_started"})
+        record = self._record
+        begun = {"event": "run_started", "run_id": record.run_id, "cluster": record.cluster}
+        log.info("run %s begins", record.run_id, extra=begun)
         self._observers.tell("crdbexport_run_started", run=self._run)
         self._delivery.begin(lambda: self._outcome)
         if self._reading is not None:
@@ -84,7 +86,16 @@ class Attempt:
         Supervision(self._reading, self._delivery, self._spool).until_over(stop, watch)
         report = self._account(stop)
         self._keep(report)
-        log.info("run %s is %s", report.run_id, report.status, extra={"event": "run_finished"})
+        ended = {
+            "event": "run_finished",
+            "run_id": report.run_id,
+            "cluster": report.cluster,
+            "status": report.status,
+            "exit_code": report.exit_code,
+            "records": {name: counts.extracted for name, counts in report.streams.items()},
+            "gaps": len(report.gaps),
+        }
+        log.info("run %s is %s", report.run_id, report.status, extra=ended)
         self._observers.tell("crdbexport_run_finished", report=self._published(report))
         return report
 

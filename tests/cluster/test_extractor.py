@@ -174,7 +174,7 @@ def test_a_record_without_details_keeps_what_its_listing_told(serve: Serve, reco
 
 def test_a_late_answer_is_a_gap(serve: Serve, record: Any, extract: Any) -> None:
     rule = Rule(f"{LIST}/movr/grants", Delay(5))
-    read = extract(serve(record(rule)), timeout=0.1, retry=RetryPolicy(attempts=1), streams=("database_grants",))
+    read = extract(serve(record(rule)), timeout=1.0, retry=RetryPolicy(attempts=1), streams=("database_grants",))
     assert read.gaps == [Gap("movr", "grants", "timeout")]
     assert rule.fired == 1
 

@@ -42,7 +42,7 @@ def test_a_sink_that_hangs_is_cut_off_after_its_timeout_and_the_others_finish(
 
     report: RunReport = export(
         url,
-        sinks={"stuck": {"type": "hanging", "timeout_seconds": 0.1}, "fine": {"type": "other"}},
+        sinks={"stuck": {"type": "hanging", "timeout_seconds": 0.5}, "fine": {"type": "other"}},
         call=offering(hanging=hanging(method), other=Other),
     )
 
@@ -61,7 +61,7 @@ def test_a_sink_that_hangs_in_its_preflight_keeps_the_run_from_beginning(
     with pytest.raises(PreflightError, match=r"^sink stuck: no end of `preflight` within 0\.1 s") as raised:
         export(
             url,
-            sinks={"stuck": {"type": "hanging", "timeout_seconds": 0.1}},
+            sinks={"stuck": {"type": "hanging", "timeout_seconds": 0.5}},
             call=offering(hanging=hanging("preflight")),
         )
 
@@ -74,7 +74,7 @@ def test_a_sink_that_fails_and_then_hangs_in_its_abort_is_told_with_its_first_tr
 ) -> None:
     report: RunReport = export(
         url,
-        sinks={"stuck": {"type": "hanging", "timeout_seconds": 0.1}},
+        sinks={"stuck": {"type": "hanging", "timeout_seconds": 0.5}},
         call=offering(hanging=hanging("abort", failing="write")),
     )
 
