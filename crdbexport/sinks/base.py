@@ -97,12 +97,11 @@ class Sink:
     A lane drives one sink from one thread of its own: `preflight`, `open`, `write` for every batch in order, then
     `commit` or `abort`. Each method names only the arguments that it wants, from the `SinkHooks` of
     `crdbexport.hookspecs`. An exception ends this sink and no other; see `crdbexport.errors` for the three that the
-    lane understands. After a crash a run starts again with a fresh sink at the first batch, unless `resumable`.
+    lane understands. After a crash a run starts again with a fresh sink at the first batch.
     """
 
     Config: ClassVar[type[SinkConfig]] = SinkConfig
     api_version: ClassVar[int] = API_VERSION
-    resumable: ClassVar[bool] = False
 
     config: Any
 
