@@ -16,15 +16,18 @@ from urllib.parse import urlsplit
 import msgspec
 
 from crdbexport.errors import ConfigError, shown
-from crdbexport.records import STREAMS, GapReason
+from crdbexport.records import ON_REQUEST, STREAMS, GapReason
 
 API_PATH = "/api/v2"
 # Settings of the command line that a file may hold and that do not concern a run.
 VOICE = frozenset({"log_format", "quiet", "verbose"})
-REPEATABLE = frozenset({"url", "stream", "database", "exclude_database", "allow_gaps"})
+REPEATABLE = frozenset({"url", "stream", "include", "database", "exclude_database", "allow_gaps"})
 SECRETS = ("password", "session")
 DialectName = Literal["auto", "documented", "native"]
 StreamName = Literal["databases", "database_grants", "tables", "columns", "indexes", "table_grants"]
+IncludeName = Literal[
+    "create_statement", "configure_zone_statement", "zone_config", "column_default", "generation_expression"
+]
 
 
 class Secret:
@@ -64,11 +67,13 @@ class ExportConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sinks: dict[str, dict[str, Any]] = {}
     transforms: tuple[dict[str, Any], ...] = ()
     stream: tuple[StreamName, ...] = ()
+    include: tuple[IncludeName, ...] = ()
     database: tuple[str, ...] = ()
     exclude_database: tuple[str, ...] = ()
     run_id: str | None = None
     logical_time: str | None = None
     allow_gaps: tuple[GapReason, ...] = ()
+    allow_shrink: bool = False
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
     max_rps: Annotated[float, msgspec.Meta(gt=0)] | None = None
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 120.0
@@ -76,6 +81,7 @@ class ExportConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     insecure_http: bool = False
     trust_env: bool = False
     dialect: DialectName = "auto"
+    refresh_stats: bool = False
     report: str | None = None
     state_dir: Path | None = None
     no_plugins: bool = False
@@ -170,8 +176,19 @@ def check(config: ExportConfig) -> None:
     for name, value in (("--cluster", config.cluster), ("--run-id", config.run_id or "")):
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise ConfigError(f"{name} is not valid UTF-8; it stands in every record")
+    _check_include(config)
     _check_report(config.report)
     logical_time(config, datetime.now(UTC))
+
+
+def _check_include(config: ExportConfig) -> None:
+    for name in config.include:
+        stream = ON_REQUEST[name]
+        if stream not in config.streams:
+            raise ConfigError(
+                f"--include {name}: a field of the stream {stream}, which is not exported; add --stream {stream}, or "
+                f"leave --include {name} out"
+            )
 
 
 def _check_report(report: str | None) -> None:

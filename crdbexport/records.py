@@ -49,12 +49,16 @@ class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True)
 class Field:
-    """One column of a stream. `type` is Arrow's own spelling of the type, one of the keys of `_arrow_types`."""
+    """One column of a stream. `type` is Arrow's own spelling of the type, one of the keys of `_arrow_types`.
+
+    What is `on_request` may hold users' data: it is null unless a run asks for it by name.
+    """
 
     name: str
     type: str
     nullable: bool = False
     native_only: bool = False
+    on_request: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,10 @@ _TABLE = (*_DATABASE, Field("schema_name", "string"), Field("table_name", "strin
 _GRANT = (Field("grantee", "string"), Field("privilege_type", "string"))
 
 
+def _on_request(name: str) -> Field:
+    return Field(name, "string", nullable=True, native_only=True, on_request=True)
+
+
 def _key(fields: tuple[Field, ...]) -> tuple[str, ...]:
     return tuple(f.name for f in fields)
 
@@ -158,6 +166,9 @@ _ALL = (
             Field("store_ids", "list<int64>", nullable=True, native_only=True),
             Field("stats_as_of", TIMESTAMP, nullable=True, native_only=True),
             Field("details", "string"),
+            _on_request("create_statement"),
+            _on_request("configure_zone_statement"),
+            _on_request("zone_config"),
         ),
     ),
     Stream(
@@ -171,6 +182,8 @@ _ALL = (
             Field("data_type", "string"),
             Field("is_nullable", "bool"),
             Field("is_hidden", "bool", nullable=True, native_only=True),
+            _on_request("column_default"),
+            _on_request("generation_expression"),
         ),
     ),
     Stream(
@@ -195,6 +208,9 @@ _ALL = (
 )
 
 STREAMS: dict[str, Stream] = {stream.name: stream for stream in _ALL}
+
+ON_REQUEST: dict[str, str] = {f.name: stream.name for stream in _ALL for f in stream.own_fields if f.on_request}
+"""The stream of each field that a run may ask for by name."""
 
 
 def schemas(streams: Iterable[str]) -> dict[str, pa.Schema]:

@@ -111,6 +111,7 @@ def _settings(config: ExportConfig) -> dict[str, object]:
     return {
         "logical_time": config.logical_time,
         "stream": list(config.streams),
+        "include": sorted(set(config.include)),
         "database": list(config.database),
         "exclude_database": list(config.exclude_database),
         "transforms": list(config.transforms),

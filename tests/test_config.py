@@ -22,6 +22,7 @@ from crdbexport.config import (
     read_toml,
     state_directory,
 )
+from crdbexport.records import ON_REQUEST
 
 NOW = datetime(2026, 3, 5, 23, 30, tzinfo=UTC)
 CANARY = "s3cret-canary"
@@ -200,6 +201,17 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, rea
 def test_streams_keep_their_order_whatever_was_asked_for_first() -> None:
     assert config(stream=("columns", "databases")).streams == ("databases", "columns")
     assert len(config().streams) == 6
+
+
+@pytest.mark.parametrize(("name", "stream"), ON_REQUEST.items())
+def test_a_field_is_included_in_its_own_stream_alone(name: Any, stream: Any) -> None:
+    sandbox = {"sandbox": True, "include": (name,)}
+    check(ExportConfig(**sandbox))
+    check(ExportConfig(**sandbox, stream=("indexes", stream)))
+    with pytest.raises(
+        ConfigError, match=f"--include {name}: a field of the stream {stream}, .* add --stream {stream}"
+    ):
+        check(ExportConfig(**sandbox, stream=("indexes",)))
 
 
 def test_state_goes_where_it_was_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

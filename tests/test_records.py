@@ -6,14 +6,15 @@ import json
 import unicodedata
 from hashlib import blake2b
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crdbexport.records import ENVELOPE, STREAMS, record_id, schemas
+from crdbexport.config import IncludeName
+from crdbexport.records import ENVELOPE, ON_REQUEST, STREAMS, record_id, schemas
 
 VECTORS: list[dict[str, Any]] = json.loads(
     resources.files("crdbexport").joinpath("record_id_vectors.json").read_text(encoding="utf-8")
@@ -91,6 +92,17 @@ def test_every_stream_starts_with_the_envelope_and_has_a_key_that_is_never_null(
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=lambda stream: stream.name)
 def test_what_only_the_native_dialect_tells_may_be_null(stream: Any) -> None:
     assert all(field.nullable for field in stream.fields if field.native_only)
+
+
+def test_what_is_told_on_request_may_be_null_comes_last_and_has_a_name_of_its_own() -> None:
+    for stream in STREAMS.values():
+        asked = [field.on_request for field in stream.fields]
+        assert asked == sorted(asked)
+        assert all(field.nullable for field in stream.fields if field.on_request)
+    names = [field.name for stream in STREAMS.values() for field in stream.own_fields]
+    assert ON_REQUEST
+    assert all(names.count(name) == 1 for name in ON_REQUEST)
+    assert get_args(IncludeName) == tuple(ON_REQUEST)
 
 
 def test_the_types_are_the_declared_ones() -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from crdbexport.records import GAP_REASONS, STREAMS
+from crdbexport.records import GAP_REASONS, ON_REQUEST, STREAMS
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -67,6 +67,12 @@ SELECTION_OPTIONS = (
         type=click.Choice(list(STREAMS)),
         help="Export this stream only; repeatable.",
     ),
+    option(
+        "--include",
+        multiple=True,
+        type=click.Choice(list(ON_REQUEST)),
+        help="Export this field too, which may hold users' data; repeatable.",
+    ),
     option("--database", multiple=True, metavar="GLOB", help="Read only these databases; repeatable."),
     option("--exclude-database", multiple=True, metavar="GLOB", help="Leave these databases out; repeatable."),
 )
@@ -93,6 +99,8 @@ RUN_OPTIONS = (
         metavar="REASON",
         help="A gap of this reason does not make the run incomplete; repeatable.",
     ),
+    option("--allow-shrink", is_flag=True, help="A stream that shrank by more than half does not make it incomplete."),
+    option("--refresh-stats", is_flag=True, help="Have the server measure its tables first, if that is long ago."),
     option("--report", metavar="FILE", help="Write the run report to FILE; - is standard output."),
     option("--state-dir", type=DIRECTORY, metavar="DIR", help="Where runs keep their spool and state."),
 )

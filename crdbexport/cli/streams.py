@@ -13,7 +13,8 @@ from crdbexport.records import STREAMS, Stream
 def command(stream: str | None, as_json: bool) -> None:
     """Show the record schemas: of one STREAM, or of all.
 
-    Fields marked k are the key; n is filled by servers of the native form only; ? may be null.
+    Fields marked k are the key; n is filled by servers of the native form only, i on request alone (--include);
+    ? may be null.
     """
     chosen = [STREAMS[stream]] if stream else list(STREAMS.values())
     if as_json:
@@ -30,11 +31,12 @@ def command(stream: str | None, as_json: bool) -> None:
                 for mark, holds in (
                     ("k", field.name in each.key),
                     ("n", field.native_only),
+                    ("i", field.on_request),
                     ("?", field.nullable),
                 )
                 if holds
             )
-            click.echo(f"  {field.name:<18} {field.type:<26} {marks}".rstrip())
+            click.echo(f"  {field.name:<24} {field.type:<26} {marks}".rstrip())
         click.echo()
 
 
@@ -44,7 +46,13 @@ def _described(stream: Stream) -> dict[str, object]:
         "description": stream.description,
         "key": stream.key,
         "fields": [
-            {"name": f.name, "type": f.type, "nullable": f.nullable, "native_only": f.native_only}
+            {
+                "name": f.name,
+                "type": f.type,
+                "nullable": f.nullable,
+                "native_only": f.native_only,
+                "on_request": f.on_request,
+            }
             for f in stream.fields
         ],
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from crdbexport.cluster.dialects import Dialect
 from crdbexport.cluster.identities import Identities
@@ -46,6 +46,7 @@ from crdbexport.records import Gap, Part
 from crdbexport.selection import Selection
 
 T = TypeVar("T")
+Seen: TypeAlias = Callable[[DatabaseRead, TableRead | None], None]
 
 # How many databases are read ahead: their lists of tables are held meanwhile.
 DATABASES_AHEAD = 4
@@ -81,9 +82,13 @@ class Extractor:
     concurrency: int
     counts: WalkCounts = field(default_factory=WalkCounts)
     gaps: list[Gap] = field(default_factory=list)
+    include: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        self._parts = self.dialect.parts(self.streams)
+        self._parts = self.dialect.parts(self.streams, self.include)
+        if untold := sorted(set(self.include) - self._parts.include):
+            names = ", ".join(untold)
+            log.warning("--include: null, for no server of this form tells %s", names, extra={"event": "field_untold"})
         at_once = self.dialect.details_at_once
         self._details_turn = asyncio.Semaphore(min(at_once, self.concurrency)) if at_once else nullcontext()
         self._identities = Identities()
@@ -106,14 +111,15 @@ class Extractor:
                     yield told
         self._refuse_nothing()
 
-    async def probe(self) -> None:
-        """Read every database's own parts and one table of each, for the sake of `counts` and `gaps` alone."""
+    async def probe(self, seen: Seen = lambda read, table: None) -> None:
+        """Read every database's own parts and one table of each, for the sake of `counts`, `gaps` and `seen` alone."""
         databases = _each(await self.selected())
         async with aclosing(in_order(databases, self._sample, window=DATABASES_AHEAD)) as samples:
             async for read, table in samples:
                 self._note_database(read)
                 if table is not None:
                     self._note(table.details, "details", table.table.database, table.table)
+                seen(read, table)
 
     async def _sample(self, database: Database) -> tuple[DatabaseRead, TableRead | None]:
         read = await self.read_database(database)

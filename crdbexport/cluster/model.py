@@ -72,6 +72,8 @@ class Column(msgspec.Struct, frozen=True):
     data_type: str
     is_nullable: bool
     is_hidden: bool | None = None
+    column_default: str | None = None
+    generation_expression: str | None = None
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -83,7 +85,7 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class TableDetails(msgspec.Struct, frozen=True):
-    """What is known of one table beyond its listing; sizes are of one copy."""
+    """What is known of one table beyond its listing; sizes are of one copy. `zone_config` is JSON."""
 
     table_id: int | None = None
     size_bytes: int | None = None
@@ -92,13 +94,17 @@ class TableDetails(msgspec.Struct, frozen=True):
     columns: tuple[Column, ...] = ()
     indexes: tuple[Index, ...] = ()
     grants: tuple[Grant, ...] = ()
+    create_statement: str | None = None
+    configure_zone_statement: str | None = None
+    zone_config: str | None = None
 
 
 class Parts(msgspec.Struct, frozen=True):
     """What has to be asked for the streams of a run, beyond the list of databases.
 
     `table_columns` and `table_grants` say what the details of a table are wanted for, where a server could tell one
-    without the other.
+    without the other. `include` names the fields that may hold users' data and are wanted all the same; only the
+    details tell them, and no other field of that kind is decoded.
     """
 
     database_details: bool
@@ -107,15 +113,17 @@ class Parts(msgspec.Struct, frozen=True):
     table_details: bool
     table_columns: bool = True
     table_grants: bool = True
+    include: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, streams: Collection[str], *, detailed: Collection[str]) -> Parts:
-        """The parts for these streams; those of `detailed` need the details of every table."""
+    def of(cls, streams: Collection[str], include: Collection[str], *, detailed: Collection[str]) -> Parts:
+        """The parts for these streams; those of `detailed` need the details of every table, as does `include`."""
         return cls(
             database_details="databases" in streams,
             database_grants="database_grants" in streams,
             tables=not OF_TABLES.isdisjoint(streams),
-            table_details=not set(detailed).isdisjoint(streams),
+            table_details=bool(include) or not set(detailed).isdisjoint(streams),
+            include=frozenset(include),
         )
 
 

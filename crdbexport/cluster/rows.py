@@ -42,13 +42,25 @@ def table_row(table: Table, details: TableDetails, status: str) -> Row:
         _list(table.stats.store_ids),
         table.stats.stats_as_of,
         status,
+        details.create_statement,
+        details.configure_zone_statement,
+        details.zone_config,
     )
 
 
 def column_rows(table: Table, details: TableDetails) -> list[Row]:
     key = _table_key(table)
     rows = (
-        (*key, each.name, position, each.data_type, each.is_nullable, each.is_hidden)
+        (
+            *key,
+            each.name,
+            position,
+            each.data_type,
+            each.is_nullable,
+            each.is_hidden,
+            each.column_default,
+            each.generation_expression,
+        )
         for position, each in enumerate(details.columns, start=1)
     )
     return _distinct(rows, 4)

@@ -26,6 +26,7 @@ def test_marks_tell_keys_and_nulls(run_cli: Run) -> None:
     assert told["table_name"] == ["k"]
     assert told["size_bytes"] == ["?"]
     assert told["live_bytes"] == ["n?"]
+    assert told["create_statement"] == ["ni?"]
     assert told["details"] == []
 
 

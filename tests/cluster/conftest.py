@@ -28,6 +28,7 @@ from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.faults import Body, Faults, Rule, Status
 from crdbexport.sandbox.world import World
 from crdbexport.selection import Selection
+from tests.cluster.native_reading import Read, reader
 
 T = TypeVar("T")
 
@@ -150,6 +151,12 @@ def in_session() -> InSession:
     return run
 
 
+@pytest.fixture
+def read(serve: Any, in_session: InSession) -> Read:
+    """Extracts a native cluster, and checks that the account of the parts adds up."""
+    return reader(serve, in_session)
+
+
 def a_config(url: str | tuple[str, ...], **changes: Any) -> ExportConfig:
     urls = (url,) if isinstance(url, str) else url
     login = {} if {"no_login", "session"} & set(changes) else {"username": "demo", "password": Secret("demo")}
@@ -194,6 +201,7 @@ def extract(in_session: InSession) -> Extract:
         *,
         streams: tuple[str, ...] = tuple(STREAMS),
         selection: Selection | None = None,
+        include: tuple[str, ...] = (),
         **changes: Any,
     ) -> Extraction:
         result = Extraction()
@@ -202,7 +210,7 @@ def extract(in_session: InSession) -> Extract:
         async def work(session: Session) -> None:
             chosen = selection or Selection()
             extractor = Extractor(
-                session, DocumentedDialect(), chosen, streams, concurrency, result.counts, result.gaps
+                session, DocumentedDialect(), chosen, streams, concurrency, result.counts, result.gaps, include
             )
             async with aclosing(extractor.rows()) as told:
                 async for stream, rows in told:

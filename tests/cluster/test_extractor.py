@@ -26,6 +26,10 @@ Serve = Callable[[Sandbox], str]
 LIST = "/api/v2/databases"
 ALL = Selection()
 EVERYTHING = tuple(STREAMS)
+# The place of the field in a row.
+DETAILS = {
+    name: [field.name for field in STREAMS[name].own_fields].index("details") for name in ("databases", "tables")
+}
 
 
 class JitterySandbox(Sandbox):
@@ -59,7 +63,7 @@ def test_every_object_is_told_in_order_with_everything_that_belongs_to_it(serve:
         (each.table_id, each.size_bytes, each.range_count) for each in details if each
     ]
     assert read.rows("columns") == [
-        (*key, column.name, position, column.type, column.nullable, None)
+        (*key, column.name, position, column.type, column.nullable, None, None, None)
         for key, table in zip(expected_tables, details, strict=True)
         for position, column in enumerate(table.columns if table else (), start=1)
     ]
@@ -75,7 +79,7 @@ def test_every_object_is_told_in_order_with_everything_that_belongs_to_it(serve:
         for privilege in grant.privileges
     ]
     assert (read.gaps, read.counts.tables_done) == ([], len(expected_tables))
-    assert {row[-1] for stream in ("databases", "tables") for row in read.rows(stream)} == {"fetched"}
+    assert {row[place] for stream, place in DETAILS.items() for row in read.rows(stream)} == {"fetched"}
 
 
 def test_the_order_is_the_same_whatever_the_concurrency(serve: Serve, extract: Any) -> None:
@@ -152,7 +156,9 @@ def test_whatever_cannot_be_read_is_a_gap_and_everything_else_is_read(
         (stream, "movr", "public", "users") for stream in ("tables", "columns", "indexes", "table_grants")
     }
     assert [row for row in holed.rows("database_grants") if row[0] == "movr"] == []
-    assert [(stream, row[0], row[-1]) for stream, row in holed.told if (stream, row) not in whole.told] == [
+    assert [
+        (stream, row[0], row[DETAILS[stream]]) for stream, row in holed.told if (stream, row) not in whole.told
+    ] == [
         ("databases", "bank", reason),
         ("tables", "movr", reason),
     ]
@@ -162,12 +168,12 @@ def test_a_record_without_details_keeps_what_its_listing_told(serve: Serve, reco
     world = World(databases=1, tables=3)
     rules = [Rule(f"{LIST}/movr", Status(403)), Rule(f"{LIST}/movr/tables/.*", Status(403))]
     read = extract(serve(record(*rules, world=world)))
-    nothing = (None,) * 5
+    nothing, unasked = (None,) * 5, (None,) * 3
     assert read.rows("databases") == [("movr", world.database_id("movr"), *nothing, "forbidden")]
     listed = {each.name: each for each in world.tables("movr")}
     assert read.rows("tables") == [
-        ("movr", "public", name, listed[name].table_id, None, listed[name].size_bytes, *(None,) * 6, "forbidden")
-        for name in sorted(listed)
+        ("movr", "public", name, table.table_id, None, table.size_bytes, *(None,) * 6, "forbidden", *unasked)
+        for name, table in sorted(listed.items())
     ]
     assert read.rows("columns") == []
 
@@ -246,7 +252,7 @@ def test_details_win_over_the_listing_where_they_tell_something(serve: Serve, sc
 def test_a_shared_name_is_read_for_the_one_that_answers_and_a_gap_for_the_other(serve: Serve, extract: Any) -> None:
     world = World(databases=0, tables=0, hostile_names=True)
     read = extract(serve(Sandbox(world)), selection=Selection(include=("twins",)))
-    assert [(*row[:3], row[-1]) for row in read.rows("tables")] == [
+    assert [(*row[:3], row[DETAILS["tables"]]) for row in read.rows("tables")] == [
         ("twins", "public", "customers", "fetched"),
         ("twins", "public", "orders", "fetched"),
         ("twins", "reporting", "orders", "ambiguous"),

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,15 @@ import pytest
 
 from crdbexport import ExportConfig
 from crdbexport.checking import look
-from crdbexport.cluster.dialects.detection import detected
-from crdbexport.cluster.extractor import Extractor
 from crdbexport.errors import UnexpectedServerError
-from crdbexport.records import STREAMS
 from crdbexport.sandbox.base import ClusterApp
 from crdbexport.sandbox.faults import Body, Faults, Rule, Status
 from crdbexport.sandbox.native import NativeSandbox, Quirks
 from crdbexport.sandbox.native.table_reply import SENSITIVE, index_rows
 from crdbexport.sandbox.world import World
-from crdbexport.selection import Selection
+from tests.cluster.native_reading import Read, Row
 
 Serve = Callable[[ClusterApp], str]
-Read = Callable[..., Any]
-Row = dict[str, Any]
 
 BANK = "/api/v2/databases/bank"
 ADDRESSABLE = {
@@ -38,53 +32,6 @@ ADDRESSABLE = {
     ("pg_temp_1700000000000000000_1", "scratch"),
 }
 VIEWS = {("public", "order_totals")}
-
-
-class Told:
-    """What an extraction told: rows as dictionaries, in order, and its account."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, Row]] = []
-        self.extractor: Any = None
-
-    def rows(self, stream: str, **where: Any) -> list[Row]:
-        return [row for name, row in self.told if name == stream and where.items() <= row.items()]
-
-    @property
-    def gaps(self) -> dict[tuple[str | None, ...], str]:
-        """The reason of each gap by part, database, schema and table."""
-        return {(gap.part, gap.database, gap.schema, gap.table): gap.reason for gap in self.extractor.gaps}
-
-
-@pytest.fixture
-def read(serve: Serve, in_session: Any) -> Read:
-    """Extracts a native cluster, and checks that the account of the parts adds up."""
-
-    def run(
-        app: ClusterApp,
-        streams: tuple[str, ...] = tuple(STREAMS),
-        database: tuple[str, ...] = (),
-        concurrency: int = 4,
-        **changes: Any,
-    ) -> Told:
-        result = Told()
-
-        async def work(session: Any) -> None:
-            dialect = await detected(session, "auto")
-            assert dialect.name == "native"
-            result.extractor = Extractor(session, dialect, Selection(database), streams, concurrency)
-            async with aclosing(result.extractor.rows()) as told:
-                async for stream, rows in told:
-                    names = [field.name for field in STREAMS[stream].own_fields]
-                    result.told += [(stream, dict(zip(names, row, strict=True))) for row in rows]
-
-        in_session(serve(app), work, concurrency=concurrency, **changes)
-        counts = result.extractor.counts
-        assert counts.details_wanted == counts.details_fetched + len(result.extractor.gaps)
-        assert counts.tables_done == counts.tables_listed
-        return result
-
-    return run
 
 
 def v22(world: World | None = None, *rules: Rule, latency: float = 0.0, **quirks: Any) -> NativeSandbox:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,19 +8,11 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from crdbexport.cluster.dialects import native_metadata
-from crdbexport.cluster.dialects.detection import detected
-from crdbexport.cluster.extractor import Extractor
 from crdbexport.records import STREAMS
-from crdbexport.report import RequestCounts
-from crdbexport.sandbox.base import ClusterApp
 from crdbexport.sandbox.faults import Body, Faults, Rule, Status
 from crdbexport.sandbox.native import NativeSandbox, Quirks
 from crdbexport.sandbox.world import World
-from crdbexport.selection import Selection
-
-Serve = Callable[[ClusterApp], str]
-Read = Callable[..., Any]
-Row = dict[str, Any]
+from tests.cluster.native_reading import Read
 
 NOW = datetime(2026, 3, 5, 4, 5, 6, 123456, UTC)
 SIZES = ("databases", "tables")
@@ -43,47 +33,6 @@ class Recording(NativeSandbox):
 
     def asked_below(self, prefix: str) -> list[str]:
         return [each for each in self.asked if each.startswith(prefix)]
-
-
-class Told:
-    """What an extraction told: rows as dictionaries, in order, and its account."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, Row]] = []
-        self.requests = RequestCounts()
-        self.extractor: Any = None
-
-    def rows(self, stream: str, **where: Any) -> list[Row]:
-        return [row for name, row in self.told if name == stream and where.items() <= row.items()]
-
-    @property
-    def gaps(self) -> dict[tuple[str | None, ...], str]:
-        """The reason of each gap by part, database, schema and table."""
-        return {(gap.part, gap.database, gap.schema, gap.table): gap.reason for gap in self.extractor.gaps}
-
-
-@pytest.fixture
-def read(serve: Serve, in_session: Any) -> Read:
-    """Extracts a native cluster, and checks that the account of the parts adds up."""
-
-    def run(app: ClusterApp, streams: tuple[str, ...] = tuple(STREAMS), database: tuple[str, ...] = ()) -> Told:
-        result = Told()
-
-        async def work(session: Any) -> None:
-            dialect = await detected(session, "auto")
-            result.extractor = Extractor(session, dialect, Selection(database), streams, 4)
-            async with aclosing(result.extractor.rows()) as told:
-                async for stream, rows in told:
-                    names = [field.name for field in STREAMS[stream].own_fields]
-                    result.told += [(stream, dict(zip(names, row, strict=True))) for row in rows]
-
-        in_session(serve(app), work, counts=result.requests)
-        counts = result.extractor.counts
-        assert counts.details_wanted == counts.details_fetched + len(result.extractor.gaps)
-        assert counts.tables_done == counts.tables_listed
-        return result
-
-    return run
 
 
 def body(value: Any) -> Body:

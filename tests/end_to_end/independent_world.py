@@ -204,6 +204,9 @@ def _table_fields(listed: Wire, details: Wire) -> Record:
         "store_ids": None,
         "stats_as_of": None,
         "details": "fetched",
+        "create_statement": None,
+        "configure_zone_statement": None,
+        "zone_config": None,
     }
 
 
@@ -214,6 +217,8 @@ def _column_fields(column: Wire, ordinal: int) -> Record:
         "data_type": column["type"],
         "is_nullable": column["nullable"],
         "is_hidden": None,
+        "column_default": None,
+        "generation_expression": None,
     }
 
 

@@ -43,6 +43,11 @@ def url(app: Sandbox, serve: Callable[[Sandbox], str]) -> str:
         (["--sink-option", "lake"], "expected NAME.KEY=VALUE"),
         (["--sink-option", "lake.path=elsewhere"], "sink lake is given 'path' twice"),
         (["--stream", "tabels"], "Invalid value for '--stream': 'tabels' is not one of"),
+        (["--include", "defaults"], "Invalid value for '--include': 'defaults' is not one of"),
+        (
+            ["--include", "zone_config", "--stream", "columns"],
+            "--include zone_config: a field of the stream tables, which is not exported; add --stream tables",
+        ),
         (["--allow-gaps", "whatever"], "Invalid value for '--allow-gaps': 'whatever' is not one of"),
         (["--logical-time", "yesterday"], "give a date (2026-01-31) or a time"),
         (["--logical-time", "2026-02-30"], "give a date (2026-01-31) or a time"),
@@ -188,6 +193,7 @@ def test_two_sinks_do_not_share_a_directory(
     ("more", "reason"),
     [
         (["--stream", "tables"], 'run "r1" was read with another stream'),
+        (["--include", "zone_config"], 'run "r1" was read with another include'),
         (["--exclude-database", "bank"], 'run "r1" was read with another exclude_database'),
         (["--logical-time", "2020-01-01"], 'run "r1" was read with another logical_time'),
     ],

@@ -14,7 +14,7 @@ from crdbexport.pipeline.batches import Batcher, Envelope
 from crdbexport.pipeline.intake import Intake
 from crdbexport.pipeline.spool import Spool
 from crdbexport.pipeline.transforming import NamedTransform, TransformChain
-from crdbexport.records import record_id
+from crdbexport.records import STREAMS, record_id
 
 Change = Callable[[pa.RecordBatch], Any]
 
@@ -239,7 +239,8 @@ def test_a_gap_is_told_under_the_names_that_are_published() -> None:
 
 def test_a_change_beside_the_key_keeps_the_record_ids(envelope: Envelope) -> None:
     batcher = Batcher(envelope)
-    row = ("bank", "public", "t", 1, None, 5, None, None, 1, None, None, None, "fetched")
+    told = {"database_name": "bank", "schema_name": "public", "table_name": "t", "size_bytes": 5, "details": "fetched"}
+    row = tuple(told.get(field.name) for field in STREAMS["tables"].own_fields)
     assert not list(batcher.add("tables", [row]))
     ((_, data),) = batcher.finish()
     chain = chain_of(set_to("size_bytes", lambda sizes: [None for _ in sizes]))

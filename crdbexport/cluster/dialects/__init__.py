@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from crdbexport.cluster.model import EVERYTHING, Database, DatabaseDetails, Grant, Parts, Table, TableDetails
+from crdbexport.cluster.privileges import Privileges
 from crdbexport.cluster.session import Session
 from crdbexport.errors import UnreadableError
 
@@ -22,14 +23,16 @@ class Dialect(Protocol):
 
     Each method may send any number of requests. It raises `UnreadableError` where its answer cannot be had, which the
     extractor turns into a gap; `databases` raises only errors that end the run. `details_at_once` is how many tables'
-    details the server is asked for side by side, where that is a question of politeness.
+    details the server is asked for side by side, where that is a question of politeness. `privileges` is what such
+    servers ask of an account.
     """
 
     name: str
     details_at_once: int | None
+    privileges: Privileges
 
-    def parts(self, streams: Collection[str]) -> Parts:
-        """What has to be asked for these streams in this form."""
+    def parts(self, streams: Collection[str], include: Collection[str] = ()) -> Parts:
+        """What has to be asked in this form for these streams, with the fields of `include` as far as it tells them."""
 
     async def databases(self, session: Session) -> list[Database]:
         """All databases that the account sees, in the server's order."""

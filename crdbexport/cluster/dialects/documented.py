@@ -30,6 +30,7 @@ from crdbexport.cluster.model import (
     Table,
     TableDetails,
 )
+from crdbexport.cluster.privileges import DOCUMENTED
 from crdbexport.cluster.replies import fatal
 from crdbexport.cluster.session import Session
 from crdbexport.cluster.transport import Endpoint
@@ -51,14 +52,16 @@ class DocumentedDialect:
 
     name = "documented"
     details_at_once: int | None = None
+    privileges = DOCUMENTED
 
     def __init__(self, listed: list[Database] | None = None) -> None:
         """`listed` is the list of databases where it has been asked for already."""
         self._listed = listed
 
-    def parts(self, streams: Collection[str]) -> Parts:
-        # The list of tables has no range count, so that even the stream `tables` alone needs the details.
-        return Parts.of(streams, detailed=OF_TABLES)
+    def parts(self, streams: Collection[str], include: Collection[str] = ()) -> Parts:
+        # The list of tables has no range count, so that even the stream `tables` alone needs the details. No reply
+        # tells a field that is on request.
+        return Parts.of(streams, (), detailed=OF_TABLES)
 
     def requests(self, parts: Parts, databases: int, tables: int) -> int:
         per_database = parts.database_details + parts.database_grants + parts.tables

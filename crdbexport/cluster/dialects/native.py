@@ -16,9 +16,9 @@ from crdbexport.cluster.dialects.wire_native import (
     DatabasesReply,
     GrantsReply,
     Nothing,
-    TableReply,
     TablesReply,
 )
+from crdbexport.cluster.dialects.wire_on_request import table_reply
 from crdbexport.cluster.model import (
     EVERYTHING,
     OF_TABLES,
@@ -29,6 +29,7 @@ from crdbexport.cluster.model import (
     Table,
     TableDetails,
 )
+from crdbexport.cluster.privileges import NATIVE_BY_NAME
 from crdbexport.cluster.replies import fatal
 from crdbexport.cluster.session import Session
 from crdbexport.cluster.transport import Endpoint
@@ -50,19 +51,20 @@ class NativeDialect:
     """Reads servers that answer as CockroachDB's own do, with what they are asked by name alone.
 
     Only names that lead to their own object are asked for: the server parses them as SQL and would answer with another
-    table's details. Create statements, defaults, generation expressions and zone spans are never decoded.
+    table's details. Create statements, defaults, generation expressions and zones are decoded only where asked for.
     """
 
     name = "native"
     details_at_once: int | None = DETAILS_AT_ONCE
+    privileges = NATIVE_BY_NAME
 
     def __init__(self, listed: list[str] | None = None) -> None:
         """`listed` is the list of databases where it has been asked for already."""
         self._listed = listed
 
-    def parts(self, streams: Collection[str]) -> Parts:
+    def parts(self, streams: Collection[str], include: Collection[str] = ()) -> Parts:
         # The list of tables has names alone, so that even the stream `tables` needs the details.
-        return Parts.of(streams, detailed=OF_TABLES)
+        return Parts.of(streams, include, detailed=OF_TABLES)
 
     def requests(self, parts: Parts, databases: int, tables: int) -> int:
         per_database = parts.database_details + parts.database_grants + parts.tables
@@ -102,7 +104,7 @@ class NativeDialect:
             raise UnreadableError(f"no request by name leads to {shown(table.name)}", reason="unaddressable")
         endpoint = _endpoint("databases", _segment(table.database), "tables", table.address)
         try:
-            reply = await session.get(endpoint, _decoder(TableReply), look_again_at=FAILED)
+            reply = await session.get(endpoint, _decoder(table_reply(parts.include)), look_again_at=FAILED)
         except LookAgainError as error:
             reason = "view" if table.maybe_view else error.reason
             raise LookAgainError(str(error), reason=reason, http_status=error.http_status) from error

@@ -11,6 +11,7 @@ from crdbexport.cluster.dialects.native_metadata import database_details_of, mea
 from crdbexport.cluster.dialects.native_names import database_segment
 from crdbexport.cluster.dialects.wire_native import DatabaseMetadata, IdGrantsReply, TableMetadata
 from crdbexport.cluster.model import EVERYTHING, Database, DatabaseDetails, Grant, Parts, Table, TableDetails
+from crdbexport.cluster.privileges import NATIVE_BY_ID
 from crdbexport.cluster.reads import outcome_of, value_of
 from crdbexport.cluster.session import Session
 from crdbexport.cluster.transport import Endpoint
@@ -26,14 +27,16 @@ class NativeByIdDialect(NativeDialect):
     The metadata leave out what the account may not connect to; such databases are asked for by name.
     """
 
+    privileges = NATIVE_BY_ID
+
     def __init__(self, listed: list[str] | None, databases: Mapping[str, DatabaseMetadata]) -> None:
         super().__init__(listed)
         self._databases = databases
         # In a cache that was never filled no table is listed, which says nothing of it.
         self._filled = any(row.last_updated for row in databases.values())
 
-    def parts(self, streams: Collection[str]) -> Parts:
-        parts = Parts.of(streams, detailed=COLUMN_STREAMS | {"table_grants"})
+    def parts(self, streams: Collection[str], include: Collection[str] = ()) -> Parts:
+        parts = Parts.of(streams, include, detailed=COLUMN_STREAMS | {"table_grants"})
         columns, grants = not COLUMN_STREAMS.isdisjoint(streams), "table_grants" in streams
         return msgspec.structs.replace(parts, table_columns=columns, table_grants=grants)
 
@@ -78,7 +81,7 @@ class NativeByIdDialect(NativeDialect):
 
     async def table_details(self, session: Session, table: Table, parts: Parts = EVERYTHING) -> TableDetails:
         by_id = parts.table_grants and table.table_id is not None
-        if by_id and not parts.table_columns:
+        if by_id and not (parts.table_columns or parts.include):
             return await self._grants_alone(session, table)
         try:
             details = await super().table_details(session, table, parts)

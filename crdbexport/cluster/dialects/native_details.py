@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from crdbexport.cluster.dialects.wire_native import ColumnEntry, GrantEntry, IndexRow, TableReply
 from crdbexport.cluster.model import Column, Grant, Index, TableDetails
 
@@ -21,6 +23,9 @@ def details_of(reply: TableReply) -> TableDetails:
         columns=tuple(map(_column, reply.columns or ())),
         indexes=tuple(indexes_of(reply.indexes or ())),
         grants=tuple(grants_of(reply.grants or ())),
+        create_statement=reply.create_table_statement or None,
+        configure_zone_statement=reply.configure_zone_statement or None,
+        zone_config=None if reply.zone_config is None else msgspec.json.encode(reply.zone_config).decode(),
     )
 
 
@@ -51,4 +56,11 @@ def _index(name: str, rows: list[IndexRow]) -> Index:
 
 
 def _column(entry: ColumnEntry) -> Column:
-    return Column(entry.name, entry.type, entry.nullable, entry.hidden)
+    return Column(
+        name=entry.name,
+        data_type=entry.type,
+        is_nullable=entry.nullable,
+        is_hidden=entry.hidden,
+        column_default=entry.default_value or None,
+        generation_expression=entry.generation_expression or None,
+    )

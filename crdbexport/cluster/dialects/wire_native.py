@@ -7,7 +7,7 @@ just that. Measures are the exception: old servers do not tell them, so that an 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -52,10 +52,14 @@ class TablesReply(msgspec.Struct):
 
 
 class ColumnEntry(msgspec.Struct):
+    """What is no field here may hold users' data: `wire_on_request` makes a field of what is asked for."""
+
     name: str
     type: str = ""
     nullable: bool = False
     hidden: bool = False
+    default_value: ClassVar[str | None] = None
+    generation_expression: ClassVar[str | None] = None
 
 
 class IndexRow(msgspec.Struct):
@@ -71,7 +75,7 @@ class IndexRow(msgspec.Struct):
 
 
 class TableReply(msgspec.Struct):
-    """Statements, defaults and zone spans that the server sends along are not decoded: they may hold users' data."""
+    """What is no field here may hold users' data: `wire_on_request` makes a field of what is asked for."""
 
     descriptor_id: Int64
     grants: list[GrantEntry] | None
@@ -80,6 +84,9 @@ class TableReply(msgspec.Struct):
     range_count: Int64 | None = None
     data_total_bytes: Int64 | None = None
     data_live_bytes: Int64 | None = None
+    create_table_statement: ClassVar[str | None] = None
+    configure_zone_statement: ClassVar[str | None] = None
+    zone_config: ClassVar[dict[str, Any] | None] = None
 
 
 class PaginationInfo(msgspec.Struct):
@@ -116,6 +123,18 @@ class TableMetadata(msgspec.Struct):
 class TableMetadataReply(msgspec.Struct):
     results: list[TableMetadata] | None
     pagination_info: PaginationInfo = msgspec.field(default_factory=PaginationInfo)
+
+
+class JobTriggerReply(msgspec.Struct):
+    job_triggered: bool
+    message: str
+
+
+class JobStatusReply(msgspec.Struct):
+    """`progress` runs from 0 to 1; while nothing runs it is that of the last time."""
+
+    current_status: str
+    progress: float = 0.0
 
 
 class IdGrant(msgspec.Struct):

@@ -14,7 +14,7 @@ from crdbexport.sandbox.native.replies import present, rfc3339
 from crdbexport.sandbox.objects import Column, Grant, TableDetails
 
 SENSITIVE = "sensitive-literal"
-"""Stands wherever a real answer may hold a user's data, and so must never be found in an export."""
+"""Stands wherever a real answer may hold a user's data, and so must never be found in an export that asked for none."""
 
 GENERATED_DEFAULTS = {"UUID": "gen_random_uuid()", "TIMESTAMPTZ": "now()", "TIMESTAMP": "now()"}
 ZONE = {"range_min_bytes": 134217728, "range_max_bytes": 536870912, "gc": {"ttl_seconds": 14400}, "num_replicas": 3}

@@ -27,7 +27,7 @@ from crdbexport import (
     SinkRefusedError,
     record_id,
 )
-from crdbexport.records import STREAMS
+from crdbexport.records import ON_REQUEST, STREAMS
 from crdbexport.selection import Selection
 
 FIRST = datetime(2026, 3, 1, tzinfo=UTC)
@@ -391,6 +391,20 @@ def test_a_nullable_field_that_a_stream_gains_becomes_a_column(path: Path) -> No
     assert query(path, "SELECT database_name, store_ids, size_bytes FROM databases ORDER BY ALL") == [
         ("bank", [1, 2], None),
         ("shop", None, None),
+    ]
+
+
+def test_a_file_from_before_any_field_was_on_request_takes_those_fields(path: Path) -> None:
+    full = STREAMS["columns"].schema
+    older = pa.schema([field for field in full if field.name not in ON_REQUEST])
+    column = database("bank", schema_name="public", table_name="t", column_name="a", ordinal_position=1)
+    column |= {"data_type": "INT8", "is_nullable": False}
+    deliver(path, run_of(1, schemas={"columns": older}), {"columns": [column, column | {"column_name": "b"}]})
+    run = run_of(2, schemas={"columns": full})
+    deliver(path, run, {"columns": [column | {"column_default": "1"}]}, Coverage(Selection(include=("shop",))))
+    assert query(path, "SELECT column_name, column_default, generation_expression FROM columns ORDER BY ALL") == [
+        ("a", "1", None),
+        ("b", None, None),
     ]
 
 
