@@ -18,6 +18,7 @@ from crdbexport.pipeline.delivery import Delivery
 from crdbexport.pipeline.intake import Intake
 from crdbexport.pipeline.lane import Lane, LaneSink
 from crdbexport.pipeline.observers import Observers
+from crdbexport.pipeline.shrinking import Baseline
 from crdbexport.pipeline.spool import Spool
 from crdbexport.pipeline.state import Extraction, RunRecord, RunState
 from crdbexport.pipeline.transforming import TransformChain
@@ -25,8 +26,8 @@ from crdbexport.pipeline.verdict import unallowed, verdict
 from crdbexport.plugin_manager import Plugins
 from crdbexport.reading import Reading
 from crdbexport.records import Gap, schemas
-from crdbexport.report import RunReport, SinkReport, versions
-from crdbexport.selection import Selection, coverage_of
+from crdbexport.report import RunReport, Shrink, SinkReport, versions
+from crdbexport.selection import Coverage, Selection, coverage_of
 from crdbexport.sinks.base import Outcome, Run
 from crdbexport.supervision import Stop, Supervision, Watcher
 
@@ -53,6 +54,7 @@ class Attempt:
         self._started_at = clock()
         self._known = state.report()
         self._extraction = state.extraction()
+        self._baseline = Baseline(state.root, record.cluster, record.settings)
         self._earlier = _committed(self._known, sinks)
         self._owed = _owed(self._known, sinks)
         self._sinks = [each for each in sinks if each.name not in self._earlier]
@@ -135,7 +137,8 @@ class Attempt:
     def _seal(self, reading: Reading) -> None:
         """The whole cluster is read: note it, then let the lanes commit."""
         self._spool.check()
-        self._extraction = self._read_so_far(reading)
+        facts = self._read_so_far(reading)
+        self._extraction = msgspec.structs.replace(facts, shrunk=self._baseline.shrunken(facts.streams))
         self._outcome = self._concluded(self._extraction)
         self._state.keep_extraction(self._extraction)
         self._spool.seal()
@@ -158,15 +161,22 @@ class Attempt:
         return self._read_so_far(self._reading)
 
     def _concluded(self, facts: Extraction) -> Outcome:
-        gaps = self._renamed(facts.gaps)
-        selection = Selection(self._config.database, self._config.exclude_database)
-        rename = self._chain.rename if self._chain.renames else None
+        gaps, shrunk = self._renamed(facts.gaps), self._unallowed_shrinks(facts)
         return Outcome(
-            complete=not unallowed(facts.gaps, self._config.allow_gaps),
+            complete=not shrunk and not unallowed(facts.gaps, self._config.allow_gaps),
             gaps=gaps,
-            coverage={name: coverage_of(name, selection, gaps, rename) for name in self._config.streams},
+            coverage={name: self._coverage(name, gaps, known=not shrunk) for name in self._config.streams},
             rows={name: counts.extracted - counts.filtered for name, counts in facts.streams.items()},
         )
+
+    def _coverage(self, stream: str, gaps: Iterable[Gap], *, known: bool) -> Coverage:
+        selection = Selection(self._config.database, self._config.exclude_database)
+        rename = self._chain.rename if self._chain.renames else None
+        # Privileges that one stream shows to be lost hide rows of the others as well, if fewer.
+        return coverage_of(stream, selection, gaps, rename) if known else Coverage(selection, known=False)
+
+    def _unallowed_shrinks(self, facts: Extraction) -> tuple[Shrink, ...]:
+        return () if self._config.allow_shrink else facts.shrunk
 
     def _renamed(self, gaps: Iterable[Gap]) -> tuple[Gap, ...]:
         return tuple(self._chain.rename_gap(gap) for gap in gaps)
@@ -186,7 +196,8 @@ class Attempt:
         facts, lanes = self._facts(), self._delivery.lanes
         earlier = [*self._earlier.values(), *self._owed]
         error = self._ended_by(stop)
-        decided = verdict(error, lanes, facts.gaps, self._config.allow_gaps, earlier)
+        shrunk = self._unallowed_shrinks(facts)
+        decided = verdict(error, lanes, facts.gaps, self._config.allow_gaps, earlier, shrunk)
         if error is not None:
             log.debug("what ended the run", exc_info=error)
         return RunReport(
@@ -203,6 +214,7 @@ class Attempt:
             requests=facts.requests,
             objects=facts.objects,
             gaps=facts.gaps,
+            shrunk=facts.shrunk,
             sinks=(*earlier, *(sink_report(lane, facts.streams) for lane in lanes)),
             versions=versions({info.distribution: info.version for info in self._plugins.infos if info.hooks}),
         )
@@ -212,6 +224,8 @@ class Attempt:
         if self._extraction is None:
             # A part of a cluster is of no use, and on a full disk it leaves no room for the account.
             self._state.drop_extraction()
+        elif _any_committed(report.sinks) and not self._unallowed_shrinks(self._extraction):
+            self._baseline.accept(self._record, self._extraction, report.finished_at)
         try:
             self._state.keep_report(report)
         except StorageError as error:
@@ -237,8 +251,12 @@ def _committed(report: RunReport | None, sinks: Sequence[LaneSink]) -> dict[str,
 def _owed(report: RunReport | None, sinks: Sequence[LaneSink]) -> list[SinkReport]:
     """The sinks that lack the run since an earlier attempt and are not configured now: their debt stands."""
     configured = {each.name for each in sinks}
-    earlier = report.sinks if report and any(each.status == "committed" for each in report.sinks) else ()
+    earlier = report.sinks if report and _any_committed(report.sinks) else ()
     return [each for each in earlier if each.status != "committed" and each.name not in configured]
+
+
+def _any_committed(sinks: Iterable[SinkReport]) -> bool:
+    return any(each.status == "committed" for each in sinks)
 
 
 def _dead_lettered(sink: SinkReport) -> int:

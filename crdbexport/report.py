@@ -51,6 +51,15 @@ class ObjectCounts(msgspec.Struct):
     details_fetched: int = 0
 
 
+class Shrink(msgspec.Struct, frozen=True):
+    """A stream with less than half of the records, after transforms, that the last accepted snapshot held."""
+
+    stream: str
+    before: int
+    now: int
+    since_run_id: str
+
+
 class DeliveryCounts(msgspec.Struct):
     """What became of one stream's records at one sink."""
 
@@ -89,6 +98,7 @@ class RunReport(msgspec.Struct, kw_only=True):
     requests: RequestCounts
     objects: ObjectCounts
     gaps: tuple[Gap, ...]
+    shrunk: tuple[Shrink, ...] = ()
     sinks: tuple[SinkReport, ...]
     versions: dict[str, str]
 

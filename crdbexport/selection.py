@@ -51,7 +51,8 @@ class Coverage:
     unread: frozenset[tuple[str, ...]] = frozenset()
     """Objects not read: (database,) or (database, schema, table)."""
     known: bool = True
-    """False when names were changed on the way, so that nothing can be said of a part of the cluster."""
+    """False when names were changed on the way, so that nothing can be said of a part of the cluster, or rows may be
+    hidden from the account."""
 
     def covers(self, database: str, schema: str | None = None, table: str | None = None) -> bool:
         """Whether records of this database, or of this table, would have been seen if there were any."""

@@ -43,6 +43,8 @@ def _tell_counts(report: RunReport, config: ExportConfig) -> None:
         _say(f"  {name:<16} {counts.extracted:>12,} records{filtered}")
     for sink in report.sinks:
         _say(_told(sink))
+    for each in report.shrunk:
+        _say(f"  {each.stream} shrank from {each.before:,} to {each.now:,} records since run {each.since_run_id}")
     _tell_gaps(report, config)
 
 

@@ -15,7 +15,7 @@ from crdbexport.errors import ConfigError, RunHeldError, shown
 from crdbexport.file_names import escaped, file_stem
 from crdbexport.pipeline.spool import SpooledBatch, private_file
 from crdbexport.records import Gap
-from crdbexport.report import ObjectCounts, RequestCounts, RunReport, StreamCounts
+from crdbexport.report import ObjectCounts, RequestCounts, RunReport, Shrink, StreamCounts
 
 FORMAT_VERSION = 1
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class Extraction(msgspec.Struct, frozen=True):
     objects: ObjectCounts
     gaps: tuple[Gap, ...]
     batches: tuple[SpooledBatch, ...]
+    shrunk: tuple[Shrink, ...] = ()
     format_version: int = FORMAT_VERSION
 
 
@@ -49,6 +50,7 @@ class RunState:
     """The directory of one run, held by this process until `close`."""
 
     def __init__(self, root: Path, cluster: str, run_id: str) -> None:
+        self.root = root
         self.directory = root / "runs" / file_stem(cluster, run_id)
         self.spool_directory = self.directory / "spool"
         self._run_id = run_id

@@ -6,10 +6,18 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from crdbexport.errors import ConfigError, CrdbExportError, SinkError, SinkRefusedError, SnapshotKeptError, StoppedError
+from crdbexport.errors import (
+    ConfigError,
+    CrdbExportError,
+    SinkError,
+    SinkRefusedError,
+    SnapshotKeptError,
+    StoppedError,
+    shown,
+)
 from crdbexport.pipeline.lane import Lane, described
 from crdbexport.records import Gap
-from crdbexport.report import SinkReport, Status
+from crdbexport.report import Shrink, SinkReport, Status
 
 COMPLETE, INCOMPLETE = 0, 3
 # Where every sink says so, repeating the command changes nothing.
@@ -36,28 +44,31 @@ def verdict(
     gaps: Collection[Gap],
     allowed: Collection[str],
     earlier: Sequence[SinkReport] = (),
+    shrunk: Sequence[Shrink] = (),
 ) -> Verdict:
     """The run's end, from what stopped it, what became of its sinks, and what could not be read.
 
     `earlier` are sinks of an earlier attempt at the same run: those that it has committed, and those that it owes.
+    `shrunk` are streams that shrank and were not allowed to.
     """
     lacking = [lane for lane in lanes if lane.status != "committed"]
     if error is not None and (lacking or not lanes):
         return _stopped(error)
     if lacking and len(lacking) == len(lanes) and not any(sink.status == "committed" for sink in earlier):
-        return Verdict(*_all_lacking(lacking), _told(lacking))
+        return Verdict(*_all_lacking(lacking), _joined(_told(lacking), _shrunk_told(shrunk)))
     reasons = Counter(gap.reason for gap in unallowed(gaps, allowed))
     letters = sum(lane.dead_letters.counts.total() for lane in lanes)
     letters += sum(counts.dead_lettered for sink in earlier for counts in sink.streams.values())
     owed = [sink.name for sink in earlier if sink.status != "committed"]
-    problems = [
+    problems = _joined(
         _told(lacking),
         f"sink {', '.join(owed)} still lacks the run" if owed else "",
         f"{letters} records refused, kept as dead letters" if letters else "",
         _gaps_told(reasons),
-    ]
-    if any(problems):
-        return Verdict("incomplete", INCOMPLETE, "; ".join(filter(None, problems)))
+        _shrunk_told(shrunk),
+    )
+    if problems:
+        return Verdict("incomplete", INCOMPLETE, problems)
     return Verdict("complete", COMPLETE)
 
 
@@ -78,6 +89,19 @@ def _all_lacking(lanes: Sequence[Lane]) -> tuple[Status, int]:
 def _gaps_told(reasons: Counter[str]) -> str:
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     return f"{reasons.total()} gaps that are not allowed ({counts})" if reasons else ""
+
+
+def _shrunk_told(shrunk: Sequence[Shrink]) -> str:
+    if not shrunk:
+        return ""
+    streams = ", ".join(f"{each.stream} shrank from {each.before:,} to {each.now:,} records" for each in shrunk)
+    runs = ", ".join(dict.fromkeys(shown(each.since_run_id) for each in shrunk))
+    what_now = "did the account lose privileges? If this is to be expected, add --allow-shrink to the next run"
+    return f"{streams} since run {runs}: {what_now}"
+
+
+def _joined(*problems: str) -> str:
+    return "; ".join(filter(None, problems))
 
 
 def _told(lanes: Sequence[Lane]) -> str:

@@ -63,9 +63,9 @@ class Batch:
 class Outcome:
     """What is known of the run when it commits: what was read, and what was not.
 
-    `complete` is false when a gap stands whose reason is not allowed. `coverage` tells per stream which records would
-    have been seen if they still existed; a sink that keeps state deletes only within it. `rows` counts the records
-    that were sent to the sink, dead letters included.
+    `complete` is false when a gap stands whose reason is not allowed, or a stream shrank. `coverage` tells per stream
+    which records would have been seen if they still existed; a sink that keeps state deletes only within it. `rows`
+    counts the records that were sent to the sink, dead letters included.
     """
 
     complete: bool

@@ -19,7 +19,7 @@ from crdbexport.errors import (
 from crdbexport.pipeline.lane import Lane
 from crdbexport.pipeline.verdict import Verdict, unallowed, verdict
 from crdbexport.records import Gap
-from crdbexport.report import DeliveryCounts, SinkReport
+from crdbexport.report import DeliveryCounts, Shrink, SinkReport
 
 COMMITTED, FAILED, REFUSED, KEPT, LETTERS, ABORTED = "committed", "failed", "refused", "kept", "letters", "aborted"
 ENDS: dict[str, tuple[Any, BaseException | None, int]] = {
@@ -33,6 +33,12 @@ ENDS: dict[str, tuple[Any, BaseException | None, int]] = {
 MISSING = Gap(database="bank", part="details", reason="not_found")
 FORBIDDEN = Gap(database="bank", part="grants", reason="forbidden")
 SLOW = Gap(database="bank", part="tables", reason="timeout")
+SHRUNK = (Shrink("tables", 9000, 12, "r1"), Shrink("columns", 80000, 90, "r0"), Shrink("indexes", 7, 0, "r1"))
+SHRUNK_TOLD = (
+    "tables shrank from 9,000 to 12 records, columns shrank from 80,000 to 90 records, indexes shrank from 7 to 0 "
+    'records since run "r1", "r0": did the account lose privileges? '
+    "If this is to be expected, add --allow-shrink to the next run"
+)
 
 
 def earlier(dead_lettered: int = 0) -> SinkReport:
@@ -160,3 +166,19 @@ def test_the_error_tells_everything_that_is_wrong_in_one_line(lanes: Any) -> Non
         "sink s1 failed: down; 2 records refused, kept as dead letters; "
         "2 gaps that are not allowed (1 forbidden, 1 timeout)"
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "exit_code", "told"),
+    [
+        ([COMMITTED], "incomplete", 3, SHRUNK_TOLD),
+        ([KEPT], "incomplete", 3, f"sink s0 aborted: a complete one is there; {SHRUNK_TOLD}"),
+        ([FAILED], "failed", 5, f"sink s0 failed: down; {SHRUNK_TOLD}"),
+        ([COMMITTED, FAILED], "incomplete", 3, f"sink s1 failed: down; {SHRUNK_TOLD}"),
+    ],
+    ids=["committed", "kept", "failed", "one failed"],
+)
+def test_a_shrink_makes_a_run_incomplete_and_is_told_whatever_became_of_the_sinks(
+    lanes: Any, ends: list[str], status: str, exit_code: int, told: str
+) -> None:
+    assert verdict(None, lanes(*ends), (), (), (), SHRUNK) == Verdict(status, exit_code, told)
