@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from crdbexport.cluster.connect import connected
 from crdbexport.cluster.dialects import Dialect
 from crdbexport.cluster.dialects.detection import detected
+from crdbexport.cluster.dialects.native_refresh import StatsRefresh, warn_of_no_job
 from crdbexport.cluster.extractor import Extractor, WalkCounts
 from crdbexport.config import ExportConfig
 from crdbexport.pipeline.intake import Intake
@@ -28,6 +29,7 @@ class Reading:
     def __init__(self, config: ExportConfig, intake: Intake, seal: Callable[[Reading], None]) -> None:
         self.walk = WalkCounts()
         self.requests = RequestCounts()
+        self.refresh = StatsRefresh()
         self.gaps: list[Gap] = []
         self.error: BaseException | None = None
         self._whole = False
@@ -88,9 +90,19 @@ class Reading:
         config = self._config
         selection = Selection(config.database, config.exclude_database)
         async with connected(config, self.requests) as session:
-            self.dialect = await detected(session, config.dialect)
+            refresh = self.refresh if config.refresh_stats else None
+            self.dialect = await detected(session, config.dialect, refresh)
+            if refresh and self.dialect.name == "documented":
+                warn_of_no_job()
             extractor = Extractor(
-                session, self.dialect, selection, config.streams, config.concurrency, self.walk, self.gaps
+                session,
+                self.dialect,
+                selection,
+                config.streams,
+                config.concurrency,
+                self.walk,
+                self.gaps,
+                config.include,
             )
             async with aclosing(extractor.rows()) as told:
                 async for stream, rows in told:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from crdbexport.cluster.extractor import WalkCounts
+    from crdbexport.sinks.findings import Tally
     from crdbexport.supervision import Progress, Watcher
 
 
@@ -23,6 +24,27 @@ def showing(*, wanted: bool) -> Iterator[Watcher | None]:
     if not wanted:
         yield None
         return
+    with _bars() as bars:
+        yield _Display(bars)
+
+
+@contextmanager
+def showing_check(*, wanted: bool) -> Iterator[Callable[[Tally], None] | None]:
+    """The same for a check of a published directory."""
+    if not wanted:
+        yield None
+        return
+    with _bars() as bars:
+        task = bars.add_task("checking", total=None, told="")
+
+        def show(tally: Tally) -> None:
+            told = f"{tally.files:,} files, {tally.rows:,} records, {tally.size_bytes:,} bytes"
+            bars.update(task, total=tally.runs_listed, completed=tally.runs, told=told)
+
+        yield show
+
+
+def _bars() -> Bars:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
@@ -33,8 +55,7 @@ def showing(*, wanted: bool) -> Iterator[Watcher | None]:
         TextColumn("{task.fields[told]}"),
         TimeElapsedColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield _Display(bars)
+    return Bars(*columns, console=Console(stderr=True), transient=True)
 
 
 class _Display:
@@ -44,7 +65,7 @@ class _Display:
         self._bars = bars
         self._reading = bars.add_task("reading", total=None, told="connecting")
         self._sinks: dict[str, TaskID] = {}
-        self._began = time.monotonic()
+        self._began, self._sent_before = time.monotonic(), 0
 
     def __call__(self, progress: Progress) -> None:
         if progress.reading is not None:
@@ -62,7 +83,13 @@ class _Display:
         reading = progress.reading
         assert reading is not None  # noqa: S101 (the caller looked)
         walk, requests = reading.walk, reading.requests
-        rate = requests.total / max(time.monotonic() - self._began, 0.1)
+        share = reading.refresh.share
+        if share is not None:
+            # Waiting for the cluster tells nothing of how fast it answers.
+            self._began, self._sent_before = time.monotonic(), requests.total
+            self._bars.update(self._reading, told=f"refreshing the cluster's statistics {100 * share:.0f} %")
+            return
+        rate = (requests.total - self._sent_before) / max(time.monotonic() - self._began, 0.1)
         told = (
             f"{walk.databases_done}/{walk.databases_listed} databases, {walk.tables_done}/{walk.tables_listed} tables, "
             f"{rate:.0f} requests/s, {requests.retried} retries{_time_left(walk.tables_done, _expected(walk), rate)}"

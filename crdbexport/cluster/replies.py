@@ -23,15 +23,21 @@ from crdbexport.retry import TransientError, retry_after_seconds
 
 T = TypeVar("T")
 
-OK, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, NOT_IMPLEMENTED = 200, 401, 403, 404, 429, 501
+OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, NOT_IMPLEMENTED = 200, 400, 401, 403, 404, 429, 501
 # Go's own words for a path that it has no route for; the API words a missing object otherwise.
 NO_ROUTE = b"404 page not found"
 ON_TENANTS = b"Not Available on Tenants"
+# What a 400 says to a session that cannot even be decoded: older servers' own words, newer ones' decoder's.
+NO_SESSION = (b"invalid session header", b"illegal base64 data")
 REDIRECTS = range(300, 400)
 
 
 class SessionRefusedError(Exception):
-    """The server answered 401: the session is missing, expired or revoked."""
+    """The session is missing, expired or revoked (401), or none that this server could have made (400)."""
+
+    def __init__(self, status: int = UNAUTHORIZED) -> None:
+        super().__init__(f"the session was refused ({status})")
+        self.status = status
 
 
 def judged(endpoint: Endpoint, reply: Reply, decode: Callable[[bytes], T], *, look_again_at: Container[int] = ()) -> T:
@@ -41,8 +47,8 @@ def judged(endpoint: Endpoint, reply: Reply, decode: Callable[[bytes], T], *, lo
     """
     if reply.status == OK:
         return _decoded(endpoint, reply, decode)
-    if reply.status == UNAUTHORIZED:
-        raise SessionRefusedError
+    if reply.status == UNAUTHORIZED or (reply.status == BAD_REQUEST and reply.body.startswith(NO_SESSION)):
+        raise SessionRefusedError(reply.status)
     if reply.status in REDIRECTS:
         raise redirect_refused(endpoint, reply)
     if reply.status == NOT_IMPLEMENTED and reply.body.strip() == ON_TENANTS:
@@ -81,7 +87,7 @@ def _refusal(endpoint: Endpoint, reply: Reply) -> Exception:
     if status not in TRY_AGAIN:
         return error
     asked = retry_after_seconds(reply.headers.get("retry-after"), reply.headers.get("date"))
-    return TransientError(error, retry_after=asked)
+    return TransientError(error, retry_after=asked, throttled=status == TOO_MANY)
 
 
 def _not_found(reply: Reply) -> str:

@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from crdbexport.cluster.replies import REDIRECTS, SessionRefusedError, fatal, judged, looks_like_html
-from crdbexport.cluster.transport import TRY_AGAIN, ClusterTransport, Endpoint, Judge, T, origin
+from crdbexport.cluster.replies import BAD_REQUEST, REDIRECTS, SessionRefusedError, fatal, judged, looks_like_html
+from crdbexport.cluster.transport import HEALTH, TRY_AGAIN, ClusterTransport, Endpoint, Judge, T, origin
 from crdbexport.config import Secret
 from crdbexport.errors import (
     AuthenticationError,
@@ -31,10 +31,11 @@ from crdbexport.retry import TransientError
 SESSION_HEADER = "X-Cockroach-API-Session"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 LOGOUT_SECONDS = 5.0
+# httpx takes no URL of more than 65536 characters.
+LONGEST_TARGET = 60_000
 # What a header can carry.
 VISIBLE_ASCII = r"\A[!-~]+\Z"
 
-HEALTH = Endpoint("GET", ("health",))
 LOGIN = Endpoint("POST", ("login",), trailing_slash=True)
 LOGOUT = Endpoint("POST", ("logout",), trailing_slash=True)
 
@@ -80,9 +81,12 @@ class Session:
     async def get(self, endpoint: Endpoint, decode: Callable[[bytes], T], *, look_again_at: Container[int] = ()) -> T:
         """The decoded answer of an endpoint; raises `UnreadableError` where this one cannot be read.
 
-        A 401 leads to one new login for all that wait, and to the end if it comes again. A status of `look_again_at`
-        is final for now: it raises `LookAgainError`.
+        A refused session leads to one new login for all that wait, and to the end if it comes again. A status of
+        `look_again_at` is final for now: it raises `LookAgainError`.
         """
+
+        if len(endpoint.target) > LONGEST_TARGET:
+            raise UnreadableError("the name is too long to stand in a URL", reason="unaddressable")
 
         def judge(reply: Reply) -> T:
             return judged(endpoint, reply, decode, look_again_at=look_again_at)
@@ -90,26 +94,30 @@ class Session:
         token = self._token
         try:
             return await self._transport.exchange(endpoint, judge, headers=_headers(token))
-        except SessionRefusedError:
-            fresh = await self._renewed_after(token)
+        except SessionRefusedError as refusal:
+            fresh = await self._renewed_after(token, refusal.status)
         try:
             return await self._transport.exchange(endpoint, judge, headers=_headers(fresh))
         except SessionRefusedError as error:
             raise self._refused_for_good(
-                f"{endpoint} answered 401 to a session fresh from the login; see whether something in between "
-                f"drops the header {SESSION_HEADER}"
+                f"{endpoint} answered {error.status} to a session fresh from the login; see whether something in "
+                f"between drops the header {SESSION_HEADER}"
             ) from error
+
+    async def post(self, endpoint: Endpoint, decode: Callable[[bytes], T]) -> T:
+        """As `get`, for an endpoint that takes a POST without a body. It may be sent several times."""
+        return await self.get(endpoint, decode)
 
     @property
     def _can_login(self) -> bool:
         return self._credentials.token is None and self._credentials.username is not None
 
-    async def _renewed_after(self, refused: Secret | None) -> Secret:
+    async def _renewed_after(self, refused: Secret | None, status: int) -> Secret:
         async with self._renewing:
             if self._token is not refused and self._token is not None:
                 return self._token
             if not self._can_login:
-                raise self._refused_for_good(self._no_way_in())
+                raise self._refused_for_good(self._no_way_in(status))
             if self._renewed:
                 raise self._refused_for_good("the server refused the session a second time (401); see its log")
             log.warning("the session was refused (401); logging in once more", extra={"event": "login_renewed"})
@@ -121,9 +129,14 @@ class Session:
     def _refused_for_good(self, message: str) -> CrdbExportError:
         return self._transport.end(AuthenticationError(message))
 
-    def _no_way_in(self) -> str:
+    def _no_way_in(self, status: int) -> str:
         if self._credentials.token is None:
             return "the cluster demands a login (401); leave out --no-login and give --username"
+        if status == BAD_REQUEST:
+            return (
+                "the server refused the session in CRDBEXPORT_SESSION as no session of its own (400); "
+                "take a fresh one from its login, or unset it and give --username"
+            )
         return "the session of CRDBEXPORT_SESSION was refused (401); make a new one, or give --username"
 
     async def _check_health(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from crdbexport.sandbox.app import Sandbox
+from crdbexport.sandbox.native import NativeSandbox, Quirks
 from crdbexport.sandbox.world import World
 
 pytestmark = pytest.mark.slow
@@ -122,3 +124,15 @@ def test_without_a_terminal_nobody_is_asked(command: list[str], environment: dic
     )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert 'error: no password for user "demo": set CRDBEXPORT_PASSWORD' in ran.stderr
+
+
+def test_waiting_for_the_clusters_statistics_is_shown_with_its_progress(
+    serve: Callable[[NativeSandbox], str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    url = serve(NativeSandbox(World(2, 4), quirks=Quirks(cold_cache=True, job_seconds=1.0)))
+    command = [str(Path(sys.executable).parent / "crdbexport"), "export", "--url", url, "--cluster", "c1"]
+    options = ["--username", "demo", "--refresh-stats", "--sink", "lake=parquet:./lake"]
+    exit_code, _, screen = on_terminal([*command, *options], environment, tmp_path)
+    assert exit_code == 0
+    assert re.search(r"refreshing the cluster's statistics [1-9][0-9] %", screen)
+    assert "of c1: complete in " in screen

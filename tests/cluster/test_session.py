@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from crdbexport.cluster.dialects.native import listed_databases
 from crdbexport.cluster.session import Session
 from crdbexport.cluster.transport import Endpoint
 from crdbexport.config import Secret
@@ -22,6 +23,7 @@ from crdbexport.errors import (
 from crdbexport.report import RequestCounts
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.faults import Body, Delay, Expire, Rule, Status
+from crdbexport.sandbox.native import NativeSandbox
 from crdbexport.sandbox.world import World
 
 Serve = Callable[[Sandbox], str]
@@ -128,6 +130,18 @@ def test_a_users_own_token_that_is_refused_is_named(serve: Serve, record: Any, i
         in_session(serve(app), list_databases, session=Secret("of-yesterday"))
     assert "of-yesterday" not in str(caught.value)
     assert app.paths == ["health", "databases"]
+
+
+@pytest.mark.parametrize(("generation", "token"), [("v22", "n@t_base64"), ("v22", "YWJj"), ("v25", "of-yesterday")])
+def test_a_token_that_is_no_session_at_all_is_named(
+    serve: Any, in_session: Any, generation: Any, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = NativeSandbox(World(1, 1), generation=generation)
+    with pytest.raises(AuthenticationError, match="CRDBEXPORT_SESSION as no session of its own") as caught:
+        in_session(serve(app), listed_databases, session=Secret(token))
+    assert "take a fresh one from its login" in str(caught.value)
+    assert token not in str(caught.value) + caplog.text
+    assert (caught.value.exit_code, app.logins, app.logouts) == (4, 0, 0)
 
 
 @pytest.mark.parametrize("token", ["line\nbreak", "tail\r\n", "é", "", "\x00"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -20,17 +20,20 @@ from crdbexport.cluster.session import Session
 from crdbexport.config import DialectName
 from crdbexport.errors import UnreadableError
 
-# The cache is refreshed for whoever opens this page; more than a day, and a nightly run has seen the same before.
+# Older than a day, and a nightly run has seen the same before.
 STALE_AFTER = timedelta(days=1)
-REFRESH = "open the page Databases of its DB Console to have them measured; stats_as_of says when each was"
+REFRESH = "have them measured with --refresh-stats, or in its DB Console; stats_as_of says when each was"
 
 log = logging.getLogger(__name__)
 
 
-async def detected(session: Session, wanted: DialectName) -> Dialect:
+async def detected(
+    session: Session, wanted: DialectName, refresh: Callable[[Session], Awaitable[None]] | None = None
+) -> Dialect:
     """The dialect that is wanted, or with `auto` the server's own; the lists that were read are handed on to it.
 
-    Raises what ends the run where the server speaks neither.
+    `refresh` is called once a native server is known as one, before its metadata are read. Raises what ends the run
+    where the server speaks neither.
     """
     if wanted == "documented":
         return DocumentedDialect()
@@ -39,6 +42,8 @@ async def detected(session: Session, wanted: DialectName) -> Dialect:
         if listed is not None:
             return DocumentedDialect(listed)
     names = await listed_databases(session)
+    if refresh is not None:
+        await refresh(session)
     metadata = await _metadata(session)
     return NativeDialect(names) if metadata is None else NativeByIdDialect(names, metadata)
 
@@ -70,7 +75,7 @@ async def _metadata(session: Session) -> dict[str, DatabaseMetadata] | None:
 
 
 def _warn_of_age(measured_at: Iterable[datetime | None], now: datetime) -> None:
-    """Real servers measure only when somebody asks them to, such as the DB Console."""
+    """Real servers measure only when somebody asks them to: `native_refresh`, or the DB Console."""
     rows = list(measured_at)
     times = [each for each in rows if each is not None]
     if not rows:
