@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from crdbexport.cluster.connect import connected
 from crdbexport.cluster.dialects.detection import detected
+from crdbexport.cluster.dialects.native_metadata import database_metadata
 from crdbexport.cluster.extractor import Extractor, WalkCounts
+from crdbexport.cluster.reads import outcome_of
+from crdbexport.cluster.sight import Sight
 from crdbexport.config import ExportConfig
 from crdbexport.records import Gap
 from crdbexport.report import RequestCounts
@@ -22,6 +25,7 @@ class CheckResult:
     """What a check found. It read every database's own parts and the details of one table in each."""
 
     dialect: str
+    sight: Sight
     walk: WalkCounts = field(default_factory=WalkCounts)
     requests: RequestCounts = field(default_factory=RequestCounts)
     gaps: list[Gap] = field(default_factory=list)
@@ -36,11 +40,25 @@ async def look(config: ExportConfig) -> CheckResult:
     began = time.monotonic()
     async with connected(config, requests) as session:
         dialect = await detected(session, config.dialect)
-        result = CheckResult(dialect.name, requests=requests)
-        extractor = Extractor(session, dialect, selection, config.streams, config.concurrency, result.walk, result.gaps)
-        await extractor.probe()
+        parts = dialect.parts(config.streams, config.include)
+        sight = Sight(dialect.privileges, parts)
+        result = CheckResult(dialect.name, sight, requests=requests)
+        extractor = Extractor(
+            session,
+            dialect,
+            selection,
+            config.streams,
+            config.concurrency,
+            result.walk,
+            result.gaps,
+            config.include,
+        )
+        await extractor.probe(sight.note)
+        if dialect.privileges.metadata:
+            # The dialect was chosen by whether they answer, and does not tell which databases they left out.
+            sight.metadata = await outcome_of(database_metadata(session))
     seconds_a_request = (time.monotonic() - began) / requests.total
-    walk, parts = result.walk, dialect.parts(config.streams)
+    walk = result.walk
     walking = dialect.requests(parts, walk.databases_listed, walk.tables_listed)
     result.run_requests = REQUESTS_A_SESSION + walking
     result.run_seconds = result.run_requests * seconds_a_request
