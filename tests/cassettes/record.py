@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from native_scenarios import NATIVE
 from scenarios import SCENARIOS
 from scrubbing import ORIGIN, PLACEHOLDER, leftovers
 from tape import exchanges, export, recorded, skipped_waits
 
 from crdbexport import __version__
 from crdbexport.config import Secret
-from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.server import SandboxServer
 
 CASSETTES = Path(__file__).parents[2] / "cassettes"
@@ -33,22 +33,24 @@ HEADER = f"""\
 
 Recorded on {{day}} with crdbexport {__version__} against {{against}}.
 Record it again: {{again}}
-Sessions, usernames and passwords are {PLACEHOLDER}; the address is {ORIGIN}.
+Sessions, usernames, passwords and whatever may hold users' data are {PLACEHOLDER}; the address is {ORIGIN}.
 """
-SANDBOX = f"the sandbox of crdbexport {__version__}, a simulated cluster"
 OF_A_CLUSTER = "everything that the server told"
 AGAIN = "CRDBEXPORT_RECORD_URL=URL CRDBEXPORT_USERNAME=USER CRDBEXPORT_PASSWORD=PASSWORD poe record"
 WHAT_STAYS = "Names of databases, tables, columns, indexes and roles are its own: read the file before sharing it.\n"
+EVERY = {**SCENARIOS, **NATIVE}
 
 
 def record_scenario(name: str, directory: Path) -> Path:
     """Record a scenario to `directory`; raises `RuntimeError` where not everything went as the scenario says."""
-    scenario = SCENARIOS[name]
-    header = HEADER.format(name=name, shows=scenario.shows, day=_today(), against=SANDBOX, again=f"poe record {name}")
+    scenario = EVERY[name]
+    again = f"poe record {name}"
+    header = HEADER.format(name=name, shows=scenario.shows, day=_today(), against=scenario.against, again=again)
     # A new password each time: a cassette that is the same as the last one holds none.
     password, faults = secrets.token_urlsafe(24), scenario.faults()
-    settings = {"database": scenario.database, "username": USERNAME, "password": Secret(password)}
-    app = Sandbox(scenario.world, username=USERNAME, password=password, faults=faults)
+    account = {"username": USERNAME, "password": Secret(password)} if scenario.login else {"no_login": True}
+    settings = {"database": scenario.database, **account}
+    app = scenario.cluster(faults, username=USERNAME, password=password)
     with SandboxServer(app) as server, skipped_waits(), tempfile.TemporaryDirectory() as workplace:
         fresh = _record(Path(workplace), name, header, server.url, {scenario.expected.exit_code}, **settings)
         unmet = [rule.path for rule in faults.rules if not rule.fired]
@@ -99,17 +101,17 @@ def _today() -> str:
 
 
 def main(names: Sequence[str]) -> None:
-    unknown = sorted(set(names) - set(SCENARIOS))
+    unknown = sorted(set(names) - set(EVERY))
     if unknown:
-        sys.exit(f"unknown: {', '.join(unknown)}; the scenarios are {', '.join(SCENARIOS)}")
+        sys.exit(f"unknown: {', '.join(unknown)}; the scenarios are {', '.join(EVERY)}")
     url = os.environ.get("CRDBEXPORT_RECORD_URL")
     if url and set(names) - {"full_export"}:
         sys.exit("of a real cluster, only full_export can be recorded")
     if url:
         print(record_cluster(url, CASSETTES / "recorded"))
         return
-    for name in names or SCENARIOS:
-        print(record_scenario(name, CASSETTES / "documented"))
+    for name in names or EVERY:
+        print(record_scenario(name, CASSETTES / EVERY[name].form))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+from crdbexport import __version__
 from crdbexport.records import STREAMS, Gap
+from crdbexport.sandbox.app import Sandbox
+from crdbexport.sandbox.base import ClusterApp
 from crdbexport.sandbox.faults import Expire, Faults, Rule, Status, Truncate
 from crdbexport.sandbox.world import SYSTEM, World
 
@@ -16,11 +19,16 @@ ATTEMPTS = 5
 
 
 class Expected(NamedTuple):
-    """What an export makes of a scenario. `retry_after` is the shortest wait allowed before another attempt."""
+    """What an export makes of a scenario.
+
+    `error` stands in the report's own, and `retry_after` is the shortest wait allowed before another attempt.
+    """
 
     exit_code: int = 0
     gaps: tuple[Gap, ...] = ()
+    error: str = ""
     logins: int = 1
+    logouts: int = 1
     retried: int = 0
     retry_after: float = 0.0
 
@@ -32,11 +40,28 @@ COMPLETE = Expected()
 class Scenario:
     """A simulated cluster and what befalls those who read it."""
 
+    form: ClassVar[str] = "documented"
+
     shows: str
     world: World
     rules: tuple[Rule, ...] = ()
     database: tuple[str, ...] = ()
     expected: Expected = COMPLETE
+    login: bool = True
+
+    @property
+    def dialect(self) -> str | None:
+        """The dialect of the report; none is told where the run ends before it is known."""
+        return self.form if self.expected.exit_code in (0, 3) else None
+
+    @property
+    def against(self) -> str:
+        """What it is recorded against."""
+        return f"the sandbox of crdbexport {__version__}, a simulated cluster"
+
+    def cluster(self, faults: Faults, *, username: str, password: str) -> ClusterApp:
+        """The cluster, with one account."""
+        return Sandbox(self.world, username=username, password=password, faults=faults)
 
     def faults(self) -> Faults:
         """The faults with rules that have not fired yet."""

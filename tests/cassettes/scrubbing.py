@@ -13,19 +13,33 @@ from urllib.parse import parse_qsl, urlencode
 from vcr.request import Request
 
 PLACEHOLDER = "-redacted-"
-ORIGIN = "http://cluster.example:8080"
+HOST = "cluster.example:8080"
+ORIGIN = f"http://{HOST}"
 API_PATH = "/api/v2"
 SESSION_HEADER = "x-cockroach-api-session"
 
 REQUEST_HEADERS = frozenset({"content-type", SESSION_HEADER})
-RESPONSE_HEADERS = frozenset({"content-type", "retry-after"})
+RESPONSE_HEADERS = frozenset({"content-type", "location", "retry-after"})
 
-SESSION_IN_BODY = re.compile(rb'("session"\s*:\s*")((?:[^"\\]|\\.)*)')
+# The session, and what the native form sends along that may hold users' data.
+SECRET_FIELDS = (
+    "session",
+    "create_table_statement",
+    "create_statement",
+    "configure_zone_statement",
+    "default_value",
+    "generation_expression",
+    "key",
+    "end_key",
+)
+SECRET_IN_BODY = re.compile(rb'("(%s)"\s*:\s*")((?:[^"\\]|\\.)*)' % "|".join(SECRET_FIELDS).encode())
+ADDRESS = re.compile(rb"(https?://)([^/\s\"'<>\\]+)")
 RANDOM = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
 # Where slashes part words: addresses and media types.
 RANDOM_BETWEEN_SLASHES = re.compile(r"[A-Za-z0-9+_=-]{24,}")
 # Names of tables and indexes: words, and numbers of four digits, joined by underscores.
-NAME = re.compile(r"[A-Z]?[a-z]+(-[A-Z][a-z]+)*(_([a-z]+|[0-9]{4}))+")
+# Those of temporary schemas hold numbers of any length.
+NAME = re.compile(r"[A-Z]?[a-z]+(-[A-Z][a-z]+)*(_([a-z]+|[0-9]{4}))+|pg_temp(_[0-9]+)+")
 
 
 def scrub_request(request: Request) -> Request:
@@ -40,9 +54,12 @@ def scrub_request(request: Request) -> Request:
 
 
 def scrub_response(response: dict[str, Any]) -> dict[str, Any]:
-    """The response without its session, in whatever answer it stands, and without headers that do not matter."""
+    """The response without secrets and hosts, wherever they stand, and without headers that do not matter."""
     kept = {name.lower(): values for name, values in response["headers"].items() if name.lower() in RESPONSE_HEADERS}
-    body = SESSION_IN_BODY.sub(rb"\1" + PLACEHOLDER.encode(), response["body"]["string"])
+    if "location" in kept:
+        kept["location"] = [_target(value) for value in kept["location"]]
+    body = SECRET_IN_BODY.sub(rb"\1" + PLACEHOLDER.encode(), response["body"]["string"])
+    body = ADDRESS.sub(rb"\g<1>" + HOST.encode(), body)
     return {**response, "headers": kept, "body": {"string": body}}
 
 
@@ -61,16 +78,27 @@ def leftovers(exchange: Mapping[str, Any]) -> Iterator[str]:
         yield "a form's value"
     yield from (f"response header {name}" for name in response["headers"] if name.lower() not in RESPONSE_HEADERS)
     answer = _text(response["body"]["string"])
-    if any(found[2] != PLACEHOLDER.encode() for found in SESSION_IN_BODY.finditer(answer.encode())):
-        yield "a session in a response"
+    for found in SECRET_IN_BODY.finditer(answer.encode()):
+        if found[3] != PLACEHOLDER.encode():
+            yield f"a {found[2].decode()} in a response"
     yield from random_words(body + "\n" + answer)
     headers = [*request["headers"].values(), *response["headers"].values()]
+    for found in ADDRESS.finditer(f"{answer} {headers}".encode()):
+        if found[2] != HOST.encode():
+            yield f"address {found[0].decode()}"
     yield from random_words(f"{request['uri']} {headers}", RANDOM_BETWEEN_SLASHES)
 
 
 def random_words(text: str, pattern: re.Pattern[str] = RANDOM) -> Iterator[str]:
     """Long runs of the letters of Base64 that are no names."""
     return (f"random word {word}" for word in pattern.findall(text) if not NAME.fullmatch(word))
+
+
+def _target(location: str) -> str:
+    """Where a redirect leads: its scheme, and the API's own path."""
+    scheme, absolute, _ = location.partition("://")
+    _, found, path = location.partition("?")[0].partition(API_PATH)
+    return f"{scheme if absolute else 'http'}://{HOST}{found}{path}"
 
 
 def _text(body: str | bytes | None) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 import record
+from native_scenarios import NATIVE
 from record import CASSETTES, record_cluster, record_scenario
 from scenarios import SCENARIOS
 from scrubbing import PLACEHOLDER
@@ -13,6 +14,8 @@ from tape import exchanges, played
 
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.faults import Faults, Rule, Status
+from crdbexport.sandbox.native import NativeSandbox
+from crdbexport.sandbox.native.table_reply import SENSITIVE
 from crdbexport.sandbox.world import World
 
 LOGIN = {"username": "somebody", "password": "correct horse"}
@@ -27,6 +30,34 @@ def by_address(path: Path) -> list[dict[str, Any]]:
 def test_recording_again_gives_the_committed_exchanges(name: str, tmp_path: Path) -> None:
     again = record_scenario(name, tmp_path)
     assert by_address(again) == by_address(CASSETTES / "documented" / again.name)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_recording_a_native_scenario_again_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
+    again, committed = record_scenario(name, tmp_path), CASSETTES / "native" / f"{name}.yaml"
+    assert below_comment(again) == below_comment(committed)
+
+
+def below_comment(path: Path) -> bytes:
+    """All but the day and the version."""
+    _, mark, recorded = path.read_bytes().partition(b"\ninteractions:\n")
+    assert mark
+    return recorded
+
+
+def test_a_native_cluster_is_recorded_readable_and_without_its_address_and_credentials(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = serve(NativeSandbox(World(databases=1, tables=1), **LOGIN))
+    monkeypatch.setenv("CRDBEXPORT_USERNAME", LOGIN["username"])
+    monkeypatch.setenv("CRDBEXPORT_PASSWORD", LOGIN["password"])
+    path = record_cluster(url, tmp_path)
+    text = path.read_text()
+    for secret in (*LOGIN.values(), "correct+horse", url.rpartition("//")[2], SENSITIVE, "!!binary", "gzip"):
+        assert secret not in text
+    bodies = [each["response"]["body"]["string"] for each in exchanges(path)]
+    assert f'{{"session":"{PLACEHOLDER}"}}' in bodies
+    assert '{"databases":["movr","system"]}' in bodies
 
 
 @pytest.fixture

@@ -2,68 +2,28 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from pytest_socket import SocketBlockedError, disable_socket, enable_socket
-from record import CASSETTES
-from scenarios import SCENARIOS, Scenario
-from tape import exchanges, export, played, skipped_waits
-from vcr.cassette import Cassette
+from pytest_socket import SocketBlockedError
+from record import CASSETTES, EVERY
+from replaying import NOWHERE, Replay, no_network, replayed
+from scenarios import SCENARIOS
+from tape import exchanges, played
 from vcr.errors import CannotOverwriteExistingCassetteException
 from vcr.serializers import yamlserializer
 
-from crdbexport import RunReport
-from crdbexport.config import Secret
-from crdbexport.records import STREAMS
-
 DOCUMENTED = CASSETTES / "documented"
-NOWHERE = "http://127.0.0.1:8080"
 JITTER_SECONDS = 0.25
+STATUS = {0: "complete", 3: "incomplete", 4: "failed"}
 
 
-class Replay(NamedTuple):
-    """An export that was answered by a cassette."""
-
-    scenario: Scenario
-    report: RunReport
-    cassette: Cassette
-    waits: list[float]
-    published: dict[str, int]
-
-
-@contextmanager
-def no_network() -> Iterator[None]:
-    """No sockets but the pair within the process that an event loop wakes itself with."""
-    disable_socket(allow_unix_socket=True)
-    try:
-        yield
-    finally:
-        enable_socket()
-
-
-def replayed(cassette: Path, workplace: Path, scenario: Scenario) -> Replay:
-    credentials: dict[str, Any] = {"username": "anybody", "password": Secret("anything")}
-    with no_network(), played(cassette) as tape, skipped_waits() as waits:
-        report = export(NOWHERE, workplace, database=scenario.database, **credentials)
-    return Replay(scenario, report, tape, waits, lines(workplace / "lake"))
-
-
-def lines(lake: Path) -> dict[str, int]:
-    """How many lines each stream's published files have."""
-    files = {stream: (lake / stream).rglob("*.jsonl") for stream in STREAMS}
-    return {stream: sum(each.read_bytes().count(b"\n") for each in found) for stream, found in files.items()}
-
-
-@pytest.fixture(scope="module", params=SCENARIOS)
-def replay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Replay:
-    """Each scenario in turn, played once for all tests."""
-    workplace = tmp_path_factory.mktemp(request.param)
-    return replayed(DOCUMENTED / f"{request.param}.yaml", workplace, SCENARIOS[request.param])
+@pytest.fixture(scope="module", params=EVERY)
+def replay(request: pytest.FixtureRequest, play: Callable[[str], Replay]) -> Replay:
+    """Each scenario in turn."""
+    return play(request.param)
 
 
 def test_every_exchange_is_played_and_counted(replay: Replay) -> None:
@@ -72,21 +32,22 @@ def test_every_exchange_is_played_and_counted(replay: Replay) -> None:
 
 
 def test_the_run_ends_as_the_scenario_says(replay: Replay) -> None:
-    expected = replay.scenario.expected
-    assert replay.report.exit_code == expected.exit_code
-    assert replay.report.status == ("incomplete" if expected.exit_code else "complete")
-    assert Counter(replay.report.gaps) == Counter(expected.gaps)
+    expected, report = replay.scenario.expected, replay.report
+    assert (report.exit_code, report.status) == (expected.exit_code, STATUS[expected.exit_code])
+    assert report.dialect == replay.scenario.dialect
+    assert Counter(report.gaps) == Counter(expected.gaps)
+    assert expected.error in (report.error or "")
 
 
 def test_the_client_logs_in_as_often_as_it_must_and_logs_out_once(replay: Replay) -> None:
-    asked = Counter(request.uri.rpartition("/api/v2/")[2] for request in replay.cassette.requests)
-    assert (asked["login/"], asked["logout/"]) == (replay.scenario.expected.logins, 1)
+    expected = replay.scenario.expected
+    assert (replay.asked.count("login/"), replay.asked.count("logout/")) == (expected.logins, expected.logouts)
 
 
 def test_every_record_of_the_world_is_published_but_those_in_a_gap(replay: Replay) -> None:
     records = replay.scenario.records()
     assert {stream: counts.extracted for stream, counts in replay.report.streams.items()} == records
-    assert replay.published == records
+    assert replay.counted == records
 
 
 def test_each_retry_waits_as_long_as_the_server_asks(replay: Replay) -> None:
@@ -116,7 +77,7 @@ def test_a_request_that_was_not_recorded_ends_the_run(method: str, path: str, tm
     assert replay.report.error is not None
     assert replay.report.error.startswith(CannotOverwriteExistingCassetteException.__name__)
     assert f" {method} {NOWHERE}/api/v2/{path} " in replay.report.error
-    assert not any(replay.published.values())
+    assert not any(replay.counted.values())
 
 
 def without(cassette: Path, path: str, workplace: Path) -> Path:
@@ -143,12 +104,13 @@ def test_a_replay_reaches_no_network() -> None:
 
 
 def test_every_scenario_has_a_cassette_and_every_cassette_a_scenario() -> None:
-    assert {path.stem for path in DOCUMENTED.iterdir()} == set(SCENARIOS)
+    cassettes = {path.stem: path.parent.name for path in CASSETTES.rglob("*.yaml")}
+    assert cassettes == {name: scenario.form for name, scenario in EVERY.items()}
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_cassette_says_what_it_shows_and_how_it_came_to_be(name: str) -> None:
-    comment, _, _ = (DOCUMENTED / f"{name}.yaml").read_text().partition("interactions:")
-    assert comment.startswith(f"# {name}: {SCENARIOS[name].shows}.\n")
+    comment, _, _ = (CASSETTES / EVERY[name].form / f"{name}.yaml").read_text().partition("interactions:")
+    assert comment.startswith(f"# {name}: {EVERY[name].shows}.\n")
     assert "against the sandbox of crdbexport" in comment
     assert f"Record it again: poe record {name}\n" in comment

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record import CASSETTES
-from scenarios import SCENARIOS
+from record import CASSETTES, EVERY
 from scrubbing import ORIGIN, PLACEHOLDER, leftovers, random_words, scrub_request, scrub_response
 from tape import exchanges
 from vcr.request import Request
@@ -46,7 +45,7 @@ def test_no_cassette_holds_a_secret(path: Path) -> None:
 
 
 def test_the_cassettes_that_are_searched_are_all_there_are() -> None:
-    assert {path.stem for path in EVERY_CASSETTE} >= set(SCENARIOS)
+    assert {path.stem for path in EVERY_CASSETTE} >= set(EVERY)
     assert {path.suffix for path in CASSETTES.rglob("*") if path.is_file()} == {".yaml"}
 
 
@@ -65,6 +64,9 @@ def test_the_cassettes_that_are_searched_are_all_there_are() -> None:
         ("response", "body", {"string": '{"session": "x'}, "a session in a response"),
         ("response", "body", {"string": b'\xff{"session":"x"}'}, "a session in a response"),
         ("response", "body", {"string": f'{{"token":"{SESSION}"}}'}, "random word"),
+        ("response", "body", {"string": '{"default_value":"x"}'}, "a default_value in a response"),
+        ("response", "body", {"string": '<a href="https://db.internal:1/x">'}, "address https://db.internal:1"),
+        ("response", "headers", {"location": ["https://db.internal:1/x"]}, "address https://db.internal:1"),
     ],
 )
 def test_a_leftover_is_found(part: str, field: str, value: Any, told: str) -> None:
@@ -83,7 +85,10 @@ def test_a_session_as_servers_make_it_is_a_random_word() -> None:
         assert list(random_words(base64.b64encode(secrets.token_bytes(28)).decode()))
 
 
-@pytest.mark.parametrize("name", ["vehicle_location_histories_0005_pkey", "Prod-Data_sku_created_at_idx"])
+@pytest.mark.parametrize(
+    "name",
+    ["vehicle_location_histories_0005_pkey", "Prod-Data_sku_created_at_idx", "pg_temp_1700000000000000000_1"],
+)
 def test_the_name_of_a_table_or_an_index_is_no_random_word(name: str) -> None:
     assert list(random_words(name)) == []
 
@@ -112,6 +117,28 @@ def test_a_login_is_scrubbed_both_ways() -> None:
 def test_a_names_own_percent_encoding_survives() -> None:
     address = "/api/v2/databases/a%2Fb/tables/%3Fq%23f"
     assert scrub_request(Request("GET", f"http://127.0.0.1:1{address}", b"", {})).uri == ORIGIN + address
+
+
+def test_a_redirect_tells_no_host_wherever_it_stands() -> None:
+    body = b'<a href="https://db.internal:1/api/v2/health">Temporary Redirect</a>.\n\n'
+    response = scrub_response(
+        {
+            "status": {"code": 307, "message": "Temporary Redirect"},
+            "headers": {"Location": ["https://db.internal:1/proxy/api/v2/health?a=1"]},
+            "body": {"string": body},
+        }
+    )
+    assert response["headers"] == {"location": ["https://cluster.example:8080/api/v2/health"]}
+    assert response["body"]["string"] == body.replace(b"db.internal:1", b"cluster.example:8080")
+
+
+def test_what_may_hold_data_of_users_is_scrubbed_and_names_are_not() -> None:
+    told = b'{"default_value":"a \\"b\\"","name":"default_value","subzone_spans":[{"key":"eA==","end_key":"eQ=="}]}'
+    body = scrub_response({"headers": {}, "body": {"string": told}})["body"]["string"]
+    assert body == (
+        b'{"default_value":"-redacted-","name":"default_value",'
+        b'"subzone_spans":[{"key":"-redacted-","end_key":"-redacted-"}]}'
+    )
 
 
 def test_scrubbing_what_is_scrubbed_changes_nothing() -> None:
