@@ -84,6 +84,9 @@ class ExportConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     refresh_stats: bool = False
     report: str | None = None
     state_dir: Path | None = None
+    keep_spool: bool = False
+    spool_limit: Annotated[int, msgspec.Meta(ge=1)] = 10_240
+    strict: bool = False
     no_plugins: bool = False
 
     @property

@@ -19,6 +19,7 @@
     │   └── PartlyReadError                     a gap, and yet some of the part is there
     └── SinkError                   raised by sinks; the lane decides
         ├── SinkRefusedError                    for good: credentials, 410, a table of another shape
+        │   └── StrictRefusalError              a record was refused in a run with --strict
         ├── SnapshotKeptError       exit 3      a complete snapshot stays; the incomplete one is not published
         ├── SinkBusyError                       later: the lane writes the same batch again
         └── RecordRefusedError                  some records, for good: they become dead letters
@@ -144,6 +145,10 @@ class SinkRefusedError(SinkError):
     exit_code = 4
 
 
+class StrictRefusalError(SinkRefusedError):
+    """The target refuses some of the records for good, and the run shall publish all of them or nothing."""
+
+
 class SnapshotKeptError(SinkError):
     """The target already holds a complete snapshot for this cluster and logical time, and this run is incomplete."""
 
@@ -162,11 +167,13 @@ class RecordRefusedError(SinkError):
     """The target refuses these records for good; they become dead letters with this reason.
 
     The lane then writes the batch again without them, unless `rest_written` says that the others have already been
-    taken.
+    taken. A sink that cannot tell which records are meant gives no ids: the lane then writes halves of the batch, and
+    halves of these, until it knows.
     """
 
     def __init__(self, record_ids: Collection[str], reason: str, *, rest_written: bool = False) -> None:
-        super().__init__(f"{len(record_ids)} records refused: {reason}")
+        what = f"{len(record_ids)} records" if record_ids else "some record of the batch"
+        super().__init__(f"{what} refused: {reason}")
         self.record_ids = frozenset(record_ids)
         self.reason = reason
         self.rest_written = rest_written

@@ -55,6 +55,8 @@ class Supervision:
                 if stop.error is not None and deadline is None:
                     deadline = time.monotonic() + STOP_SECONDS
                     self._end(stop.error)
+                if refusal := self._delivery.refusal:
+                    self._end(refusal)
                 if self._delivery.hopeless and self._reading is not None:
                     self._reading.stop(SinkError("every sink has failed; nobody is left to read for"))
                 watch(progress)

@@ -38,6 +38,7 @@ EXIT_CODES = {
     "RunHeldError": 5,
     "SinkError": 5,
     "SinkRefusedError": 4,
+    "StrictRefusalError": 4,
     "SnapshotKeptError": 3,
     "SinkBusyError": 5,
     "RecordRefusedError": 5,

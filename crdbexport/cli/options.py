@@ -85,6 +85,19 @@ SINK_OPTIONS = (
     ),
     option("--sink-option", multiple=True, metavar="NAME.KEY=VALUE", help="An option of a sink; repeatable."),
 )
+ALLOW_GAPS = option(
+    "--allow-gaps",
+    multiple=True,
+    type=click.Choice(GAP_REASONS),
+    metavar="REASON",
+    help="A gap of this reason does not make the run incomplete; repeatable.",
+)
+ALLOW_SHRINK = option(
+    "--allow-shrink", is_flag=True, help="A stream that shrank by more than half does not make it incomplete."
+)
+REPORT = option("--report", metavar="FILE", help="Write the run report to FILE; - is standard output.")
+STATE_DIR = option("--state-dir", type=DIRECTORY, metavar="DIR", help="Where runs keep their spool and state.")
+KEEP_SPOOL = option("--keep-spool", is_flag=True, help="Keep the records when all sinks have them, for `runs deliver`.")
 RUN_OPTIONS = (
     option(
         "--run-id",
@@ -92,17 +105,21 @@ RUN_OPTIONS = (
         help="Name of the run; the same one again continues it, or does nothing twice.",
     ),
     option("--logical-time", metavar="T", help="Date or time the snapshot stands for; default: today, UTC."),
-    option(
-        "--allow-gaps",
-        multiple=True,
-        type=click.Choice(GAP_REASONS),
-        metavar="REASON",
-        help="A gap of this reason does not make the run incomplete; repeatable.",
-    ),
-    option("--allow-shrink", is_flag=True, help="A stream that shrank by more than half does not make it incomplete."),
+    ALLOW_GAPS,
+    ALLOW_SHRINK,
+    option("--strict", is_flag=True, help="Publish nothing at all if a sink refuses a record."),
     option("--refresh-stats", is_flag=True, help="Have the server measure its tables first, if that is long ago."),
-    option("--report", metavar="FILE", help="Write the run report to FILE; - is standard output."),
-    option("--state-dir", type=DIRECTORY, metavar="DIR", help="Where runs keep their spool and state."),
+    REPORT,
+    STATE_DIR,
+    KEEP_SPOOL,
+    option(
+        "--spool-limit",
+        type=int,
+        default=10_240,
+        show_default=True,
+        metavar="MIB",
+        help="Most space for the records of a run on disk.",
+    ),
 )
 COMMON_OPTIONS = (
     option("--config", type=FILE, metavar="FILE", help="Read options from a TOML file."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from crdbexport.errors import CrdbExportError, PluginError, PreflightError, SinkError
+from crdbexport.errors import CrdbExportError, PluginError, PreflightError, SinkError, StrictRefusalError
 from crdbexport.pipeline.lane import Lane, LaneCutOffError, described
 from crdbexport.sinks.base import Outcome
 
@@ -27,6 +27,12 @@ class Delivery:
     def hopeless(self) -> bool:
         """Whether every lane has failed, so that nothing more need be read."""
         return bool(self.lanes) and all(lane.status == "failed" for lane in self.lanes)
+
+    @property
+    def refusal(self) -> StrictRefusalError | None:
+        """What forbids every sink to commit, in a strict run."""
+        errors = (lane.error for lane in self.lanes)
+        return next((error for error in errors if isinstance(error, StrictRefusalError)), None)
 
     @property
     def hung(self) -> bool:
@@ -55,9 +61,19 @@ class Delivery:
             lane.dismiss()
         self.wind_up(DISMISS_SECONDS, SinkError("the run did not begin"))
 
-    def begin(self, outcome: Callable[[], Outcome]) -> None:
+    def begin(
+        self,
+        outcome: Callable[[], Outcome],
+        *,
+        strict: bool = False,
+        on_commit: Callable[[Lane], None] = lambda _: None,
+    ) -> None:
+        """Let batches flow. In a strict run no sink commits before every one has taken everything, or has failed."""
         for lane in self.lanes:
-            lane.begin(outcome)
+            lane.begin(outcome, self._all_written if strict else lambda: True, on_commit)
+
+    def _all_written(self) -> bool:
+        return all(lane.written or lane.ended.is_set() for lane in self.lanes)
 
     def watch(self) -> None:
         """Cut off every sink whose call takes longer than it may."""

@@ -8,16 +8,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from crdbexport.errors import CrdbExportError, RecordRefusedError, SinkBusyError, SinkError, SnapshotKeptError
+from crdbexport.errors import (
+    CrdbExportError,
+    RecordRefusedError,
+    SinkBusyError,
+    SinkError,
+    SnapshotKeptError,
+    StrictRefusalError,
+)
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.observers import Observers
 from crdbexport.pipeline.spool import Spool, SpoolCancelledError
 from crdbexport.report import SinkStatus
 from crdbexport.sinks.base import Batch, Outcome, Receipt, Run, Sink
 
+POLL_SECONDS = 0.05
 BUSY_BASE_SECONDS = 0.5
 BUSY_CAP_SECONDS = 30.0
 
@@ -47,11 +55,21 @@ class Lane:
     """Drives one sink: preflight, open, write for every batch, commit; abort if anything goes wrong.
 
     All calls happen on the lane's own thread. `status` is None while the lane works. A lane that was cut off stays
-    failed whatever its sink does later.
+    failed whatever its sink does later. A strict lane fails where others set records aside.
     """
 
-    def __init__(self, sink: LaneSink, run: Run, spool: Spool, dead_letters: DeadLetters, observers: Observers) -> None:
+    def __init__(
+        self,
+        sink: LaneSink,
+        run: Run,
+        spool: Spool,
+        dead_letters: DeadLetters,
+        observers: Observers,
+        *,
+        strict: bool = False,
+    ) -> None:
         self.sink = sink
+        self._strict = strict
         self.dead_letters = dead_letters
         self.accepted: Counter[str] = Counter()
         self.batches_done = 0
@@ -61,7 +79,10 @@ class Lane:
         self.checked = threading.Event()
         self.ended = threading.Event()
         self._run, self._spool, self._observers = run, spool, observers
+        self.written = False
         self._outcome: Callable[[], Outcome] | None = None
+        self._may_commit: Callable[[], bool] = lambda: True
+        self._on_commit: Callable[[Lane], None] = lambda lane: None
         self._begin = threading.Event()
         self._deciding = threading.Lock()
         self._called_at: float | None = None
@@ -73,9 +94,17 @@ class Lane:
         """Start the thread; it runs the preflight and then waits. `checked` is set when the answer is there."""
         self._thread.start()
 
-    def begin(self, outcome: Callable[[], Outcome]) -> None:
-        """Let batches flow. `outcome` is asked once the spool is read to its end."""
-        self._outcome = outcome
+    def begin(
+        self,
+        outcome: Callable[[], Outcome],
+        may_commit: Callable[[], bool] = lambda: True,
+        on_commit: Callable[[Lane], None] = lambda lane: None,
+    ) -> None:
+        """Let batches flow. `outcome` is asked once the spool is read to its end, then `may_commit` until it holds.
+
+        `on_commit` is called on the lane's thread as soon as the sink has committed.
+        """
+        self._outcome, self._may_commit, self._on_commit = outcome, may_commit, on_commit
         self._begin.set()
 
     def dismiss(self) -> None:
@@ -125,8 +154,12 @@ class Lane:
         assert self._outcome is not None  # noqa: S101 (set before `_begin`)
         outcome = self._outcome()
         self._check_sums(outcome)
+        self.written = True
+        while not self._may_commit():
+            self._spool.pause(POLL_SECONDS)
         receipt = self._call("commit", run=self._run, outcome=outcome)
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt()
+        self._on_commit(self)
         self._end("committed", None)
 
     def _check_sums(self, outcome: Outcome) -> None:
@@ -136,24 +169,50 @@ class Lane:
                 raise SinkError(f"{taken} of {rows} records of {stream} came out of the spool; give another --run-id")
 
     def _deliver(self, batch: Batch) -> None:
-        """Write the batch until it is taken; what is refused for good is set aside as dead letters."""
-        rest, deadline = batch, time.monotonic() + self.sink.sink.config.timeout_seconds
-        busy = 0
-        while rest.data.num_rows:
+        """Have the batch taken; what is refused for good is set aside as dead letters."""
+        deadline = time.monotonic() + self.sink.sink.config.timeout_seconds
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
             try:
-                self._call("write", batch=rest, run=self._run)
+                self._write(part, deadline)
+            except RecordRefusedError as error:
+                waiting.extend(self._set_aside(part, error))
+            else:
+                self._note_taken(part)
+
+    def _write(self, part: Batch, deadline: float) -> None:
+        busy = 0
+        while True:
+            try:
+                self._call("write", batch=part, run=self._run)
             except SinkBusyError as error:
                 busy += 1
                 self._wait(error, busy, deadline)
-            except RecordRefusedError as error:
-                rest = self.dead_letters.keep(rest, error.record_ids, error.reason)
-                if error.rest_written:
-                    break
             else:
-                break
-        self.accepted[batch.stream] += rest.data.num_rows
-        if rest.data.num_rows:
-            self._observers.tell("crdbexport_batch_delivered", sink_name=self.sink.name, batch=rest)
+                return
+
+    def _set_aside(self, part: Batch, error: RecordRefusedError) -> list[Batch]:
+        """Keep what was refused as dead letters; answers what is still to be written, last first."""
+        if self._strict:
+            raise StrictRefusalError(f"refused records for good, and --strict is given: {error.reason}")
+        if error.record_ids:
+            rest = self.dead_letters.keep(part, error.record_ids, error.reason)
+        elif part.data.num_rows > 1:
+            # The sink cannot tell which: halves are tried until it is known.
+            half = part.data.num_rows // 2
+            return [replace(part, data=part.data.slice(half)), replace(part, data=part.data.slice(0, half))]
+        else:
+            rest = self.dead_letters.keep(part, part.data.column("record_id").to_pylist(), error.reason)
+        if error.rest_written:
+            self._note_taken(rest)
+            return []
+        return [rest] if rest.data.num_rows else []
+
+    def _note_taken(self, part: Batch) -> None:
+        self.accepted[part.stream] += part.data.num_rows
+        if part.data.num_rows:
+            self._observers.tell("crdbexport_batch_delivered", sink_name=self.sink.name, batch=part)
 
     def _wait(self, error: SinkBusyError, attempt: int, deadline: float) -> None:
         backoff = random.uniform(0, min(BUSY_CAP_SECONDS, BUSY_BASE_SECONDS * 2**attempt))  # noqa: S311 (jitter)

@@ -39,6 +39,9 @@ OPTIONS: dict[str, tuple[str, str, Any]] = {
     "allow_gaps": ("forbidden view", '["forbidden", "view"]', ("forbidden", "view")),
     "allow_shrink": ("1", "true", True),
     "refresh_stats": ("1", "true", True),
+    "strict": ("1", "true", True),
+    "keep_spool": ("1", "true", True),
+    "spool_limit": ("7", "7", 7),
     "report": ("r.json", '"r.json"', "r.json"),
     "state_dir": ("/state", '"/state"', Path("/state")),
     "no_plugins": ("1", "true", True),
@@ -130,7 +133,7 @@ def test_a_flag_of_the_file_is_taken_back_by_a_variable(settle: Settle, monkeypa
 def test_the_defaults_are_those_that_the_help_shows(settle: Settle) -> None:
     config, voice = settle()
     shown = {each.name: each.default for each in export_command.params if getattr(each, "show_default", False)}
-    assert set(shown) == {"dialect", "concurrency", "timeout", "log_format"}
+    assert set(shown) == {"dialect", "concurrency", "timeout", "log_format", "spool_limit"}
     assert all(value(Settled(config, voice), name) == default for name, default in shown.items())
 
 
