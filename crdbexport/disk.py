@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from crdbexport.errors import StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DISK_TROUBLE = _FULL | {errno.EIO, errno.EMFILE, errno.ENFILE}
+PRIVATE = 0o600
 
 
 @contextmanager
@@ -70,6 +72,12 @@ def write_durably(data: bytes, path: Path, *, via: Path) -> None:
     sync(via)
     via.replace(path)
     sync(path.parent)
+
+
+def private_file(path: Path, *, append: bool = False) -> BinaryIO:
+    """A new or continued file that only its owner may read."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
+    return os.fdopen(os.open(path, flags, PRIVATE), "wb")
 
 
 def remove_tree(path: Path) -> None:

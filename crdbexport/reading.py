@@ -12,6 +12,7 @@ from crdbexport.cluster.dialects import Dialect
 from crdbexport.cluster.dialects.detection import detected
 from crdbexport.cluster.dialects.native_refresh import StatsRefresh, warn_of_no_job
 from crdbexport.cluster.extractor import Extractor, WalkCounts
+from crdbexport.cluster.remembering import Memory, RememberingDialect
 from crdbexport.config import ExportConfig
 from crdbexport.pipeline.intake import Intake
 from crdbexport.records import Gap
@@ -22,19 +23,27 @@ from crdbexport.selection import Selection
 class Reading:
     """Reads the cluster into the intake, then calls `seal`; on any error it sends the spool's readers away instead.
 
+    What `memory` holds of an earlier attempt is not asked for again; `requests` goes on counting that attempt's.
     `error` holds what ended it. The counters may be watched while it works. A thread of its own lets a run work inside
     another event loop, and lets it be cancelled from any thread.
     """
 
-    def __init__(self, config: ExportConfig, intake: Intake, seal: Callable[[Reading], None]) -> None:
+    def __init__(
+        self,
+        config: ExportConfig,
+        intake: Intake,
+        seal: Callable[[Reading], None],
+        memory: Memory,
+        requests: RequestCounts | None = None,
+    ) -> None:
         self.walk = WalkCounts()
-        self.requests = RequestCounts()
+        self.requests = requests or RequestCounts()
         self.refresh = StatsRefresh()
         self.gaps: list[Gap] = []
         self.error: BaseException | None = None
         self._whole = False
         self.dialect: Dialect | None = None
-        self._config, self._intake, self._seal = config, intake, seal
+        self._config, self._intake, self._seal, self._memory = config, intake, seal, memory
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._reason: BaseException | None = None
@@ -91,12 +100,12 @@ class Reading:
         selection = Selection(config.database, config.exclude_database)
         async with connected(config, self.requests) as session:
             refresh = self.refresh if config.refresh_stats else None
-            self.dialect = await detected(session, config.dialect, refresh)
+            self.dialect = await detected(session, config.dialect, refresh, self._memory)
             if refresh and self.dialect.name == "documented":
                 warn_of_no_job()
             extractor = Extractor(
                 session,
-                self.dialect,
+                RememberingDialect(self.dialect, self._memory),
                 selection,
                 config.streams,
                 config.concurrency,

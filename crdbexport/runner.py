@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +15,14 @@ from pathlib import Path
 import msgspec
 
 from crdbexport.assembly import build_chain, build_sinks
-from crdbexport.attempt import Attempt
+from crdbexport.attempt import Attempt, Prepared
 from crdbexport.config import ExportConfig, Secret, check, logical_time, parse_config, state_directory
 from crdbexport.errors import ConfigError, CrdbExportError, StoppedError
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
 from crdbexport.pipeline.lane import Lane, LaneSink, described
 from crdbexport.pipeline.observers import Observers
+from crdbexport.pipeline.runs import resumable_run
 from crdbexport.pipeline.spool import Spool
 from crdbexport.pipeline.state import RunRecord, RunState
 from crdbexport.plugin_manager import load_plugins
@@ -57,12 +58,13 @@ def export(
     started_at = clock()
     run_id = config.run_id or f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     try:
-        with reachable(config) as cluster:
-            attempt = _prepared(cluster, run_id, plugins, clock)
-            try:
-                report = attempt.run(stop or Stop(), watch or (lambda progress: None))
-            finally:
-                attempt.close()
+        with (
+            reachable(config) as cluster,
+            prepared(cluster, run_id, plugins, clock) as parts,
+            closing(Observers(parts.plugins)) as observers,
+        ):
+            _point_out_another_run(cluster, parts)
+            report = Attempt(parts, observers).run(stop or Stop(), watch or (lambda progress: None))
     except Exception as error:
         write_report(config, _stillborn(config, run_id, started_at, clock(), error))
         raise
@@ -70,22 +72,34 @@ def export(
     return report
 
 
-def _prepared(
+@contextmanager
+def prepared(
     config: ExportConfig, run_id: str, plugins: Sequence[tuple[str, object]], clock: Callable[[], datetime]
-) -> Attempt:
+) -> Iterator[Prepared]:
+    """All that an attempt needs; the run is held as long as the context."""
     installed = load_plugins(third_party=not config.no_plugins, extra=plugins)
     sinks = build_sinks(config, installed)
     chain = build_chain(config, installed)
     _refuse_mixed_output(config, sinks)
-    state = RunState(state_directory(config), config.cluster, run_id)
-    try:
+    with closing(RunState(state_directory(config), config.cluster, run_id)) as state:
         now = clock()
         _warn_of_another_day(config, now)
         record = state.begin(RunRecord(config.cluster, run_id, logical_time(config, now), now, _settings(config)))
-        return Attempt(config, record, state, sinks, chain, installed, clock)
-    except BaseException:
-        state.close()
-        raise
+        yield Prepared(config, record, state, sinks, chain, installed, clock)
+
+
+def _point_out_another_run(config: ExportConfig, parts: Prepared) -> None:
+    if config.run_id is not None:
+        return
+    run = resumable_run(parts.state.root, config.cluster, parts.record.settings)
+    if run is not None:
+        log.warning(
+            "run %s of this cluster did not come to its end; the same command with --run-id %s goes on with it, this "
+            "one begins anew",
+            run.run_id,
+            run.run_id,
+            extra={"event": "run_unfinished", "run_id": run.run_id},
+        )
 
 
 def _refuse_mixed_output(config: ExportConfig, sinks: Sequence[LaneSink]) -> None:
@@ -110,6 +124,7 @@ def _settings(config: ExportConfig) -> dict[str, object]:
     """What decides which records a run reads; it cannot change under one run id once they are read."""
     return {
         "logical_time": config.logical_time,
+        "dialect": config.dialect,
         "stream": list(config.streams),
         "include": sorted(set(config.include)),
         "database": list(config.database),

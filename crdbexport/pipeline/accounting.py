@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from crdbexport.pipeline.lane import Lane, described
-from crdbexport.report import DeliveryCounts, SinkReport, StreamCounts
+from crdbexport.report import DeliveryCounts, SinkReport, SinkStatus, StreamCounts
 
 
-def sink_report(lane: Lane, streams: Mapping[str, StreamCounts]) -> SinkReport:
+def sink_report(lane: Lane, streams: Mapping[str, StreamCounts], status: SinkStatus | None = None) -> SinkReport:
     """The account of one lane; records count as delivered only once their sink has committed."""
-    committed = lane.status == "committed"
+    status = status or lane.status or "aborted"
+    committed = status == "committed"
     return SinkReport(
         name=lane.sink.name,
         type=lane.sink.type,
         target=lane.sink.target,
-        status=lane.status or "aborted",
+        status=status,
         streams={name: _delivery(lane, name, counts, committed) for name, counts in streams.items()},
         bytes=lane.receipt.size_bytes if committed else 0,
         artifacts=lane.receipt.artifacts if committed else (),

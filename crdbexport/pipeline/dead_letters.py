@@ -10,10 +10,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crdbexport.disk import storage_error
-from crdbexport.pipeline.spool import private_file
+from crdbexport.disk import private_file, storage_error, storage_errors, sync
 from crdbexport.sinks.base import Batch
 from crdbexport.sinks.json_lines import json_rows
+
+
+class _Letter(msgspec.Struct):
+    record_id: str
 
 
 class DeadLetters:
@@ -30,6 +33,31 @@ class DeadLetters:
             self.path.unlink(missing_ok=True)
         except OSError as error:
             raise storage_error(self.path, error) from error
+
+    def record_ids(self) -> list[str]:
+        """The ids of the records that are kept."""
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+        return [msgspec.json.decode(line, type=_Letter).record_id for line in lines]
+
+    def sync(self) -> None:
+        """Return once the letters survive a power cut."""
+        if self.counts:
+            with storage_errors(self.path):
+                sync(self.path)
+                sync(self.path.parent)
+
+    def become(self, others: DeadLetters) -> None:
+        """Put these other letters in the place of those that are kept."""
+        with storage_errors(self.path):
+            if others.counts:
+                others.sync()
+                others.path.replace(self.path)
+            else:
+                self.path.unlink(missing_ok=True)
+            sync(self.path.parent)
 
     def keep(self, batch: Batch, record_ids: Collection[str], reason: str) -> Batch:
         """Write the named records down; answers the batch without them.

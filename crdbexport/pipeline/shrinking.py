@@ -16,9 +16,8 @@ from typing import Any
 import filelock
 import msgspec
 
-from crdbexport.disk import cause_of, sync, sync_all
+from crdbexport.disk import cause_of, private_file, sync, sync_all
 from crdbexport.file_names import escaped
-from crdbexport.pipeline.spool import private_file
 from crdbexport.pipeline.state import Extraction, RunRecord
 from crdbexport.report import Moment, Shrink, StreamCounts
 

@@ -1,11 +1,11 @@
-"""What a run keeps on disk: who it is, what it read, its spool, its report. One process at a time."""
+"""What a run keeps on disk: its journal, its spool, its dead letters. One process at a time."""
 
 from __future__ import annotations
 
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import filelock
 import msgspec
@@ -13,23 +13,20 @@ import msgspec
 from crdbexport.disk import DISK_TROUBLE, storage_error
 from crdbexport.errors import ConfigError, RunHeldError, shown
 from crdbexport.file_names import escaped, file_stem
-from crdbexport.pipeline.spool import SpooledBatch, private_file
+from crdbexport.pipeline.journal import Journal
+from crdbexport.pipeline.spool import SpooledBatch
 from crdbexport.records import Gap
-from crdbexport.report import ObjectCounts, RequestCounts, RunReport, Shrink, StreamCounts
-
-FORMAT_VERSION = 1
-T = TypeVar("T")
+from crdbexport.report import ObjectCounts, RequestCounts, RunReport, Shrink, SinkReport, StreamCounts
 
 
 class RunRecord(msgspec.Struct, frozen=True):
-    """The run as it was begun. `settings` decide what is read; they cannot change under one run id."""
+    """The run as it was begun. `settings` decide what is read; they cannot change once something is."""
 
     cluster: str
     run_id: str
     logical_time: datetime
     started_at: datetime
     settings: dict[str, Any]
-    format_version: int = FORMAT_VERSION
 
 
 class Extraction(msgspec.Struct, frozen=True):
@@ -43,7 +40,6 @@ class Extraction(msgspec.Struct, frozen=True):
     gaps: tuple[Gap, ...]
     batches: tuple[SpooledBatch, ...]
     shrunk: tuple[Shrink, ...] = ()
-    format_version: int = FORMAT_VERSION
 
 
 class RunState:
@@ -72,83 +68,84 @@ class RunState:
             raise ConfigError(
                 f"--state-dir {root}: cannot be written ({error.strerror or error}); choose another directory"
             ) from error
+        try:
+            self.journal = Journal(self.directory / "journal.db")
+        except BaseException:
+            self._lock.release()
+            raise
 
     def begin(self, record: RunRecord) -> RunRecord:
-        """The record of this run: the one kept from an earlier attempt, or the given one, kept from now on.
+        """The record of this run, kept from now on: the given one, or what an earlier attempt has fixed.
 
-        Raises `ConfigError` when the earlier attempt ran with other settings.
+        The logical time is fixed by the first attempt, the time of reading by the first answer. Raises `ConfigError`
+        when that attempt read with other settings.
         """
-        known = self._load("run.json", RunRecord)
+        known = self.journal.document("run", RunRecord)
         if known is None:
-            self._save("run.json", record)
+            self.journal.keep_document("run", record)
             return record
         changed = sorted(
-            name for name in record.settings if known.settings.get(name) != msgspec.to_builtins(record.settings[name])
+            name
+            for name in known.settings.keys() | record.settings.keys()
+            if known.settings.get(name) != msgspec.to_builtins(record.settings.get(name))
         )
-        if changed and (self.extraction() is not None or self._has_committed()):
-            raise ConfigError(
-                f"run {shown(self._run_id)} was read with another {' and another '.join(changed)}; give the same "
-                "options as then, or another --run-id"
-            )
-        if changed:
-            self._save("run.json", record)
-            return record
-        return known
+        if self.begun_to_read():
+            if changed:
+                raise ConfigError(
+                    f"run {shown(self._run_id)} was read with another {' and another '.join(changed)}; give the same "
+                    "options as then, or another --run-id"
+                )
+            return known
+        moment = record.logical_time if changed else known.logical_time
+        record = msgspec.structs.replace(record, logical_time=moment)
+        self.journal.keep_document("run", record)
+        return record
+
+    def begun_to_read(self) -> bool:
+        """Whether the run's records are decided, be it in part."""
+        return self.journal.has_answers() or self.extraction() is not None or bool(self.committed())
 
     def extraction(self) -> Extraction | None:
         """What an earlier attempt read to its end, if one did."""
-        return self._load("extraction.json", Extraction)
+        return self.journal.document("extraction", Extraction)
 
     def keep_extraction(self, extraction: Extraction) -> None:
-        self._save("extraction.json", extraction)
+        """The spool holds everything from now on, in the place of the answers."""
+        self.journal.conclude("extraction", extraction)
 
     def drop_extraction(self) -> None:
-        """Forget what was read: it is delivered, or was not read to its end."""
-        (self.directory / "extraction.json").unlink(missing_ok=True)
+        """Forget what was read, for it is delivered."""
+        self.journal.drop_document("extraction")
+        self.drop_spool()
+
+    def drop_spool(self) -> None:
+        """Remove what was spooled; it can be built anew, or is delivered."""
         shutil.rmtree(self.spool_directory, ignore_errors=True)
+
+    def committed(self) -> dict[str, SinkReport]:
+        """The sinks that have committed the run, by name."""
+        return self.journal.sinks(SinkReport)
+
+    def keep_committed(self, sink: SinkReport) -> None:
+        self.journal.keep_sink(sink.name, sink)
+
+    def requests(self) -> RequestCounts | None:
+        """The requests of attempts that did not come to their end."""
+        return self.journal.document("requests", RequestCounts)
+
+    def keep_requests(self, requests: RequestCounts) -> None:
+        self.journal.keep_document("requests", requests)
 
     def report(self) -> RunReport | None:
         """The report of the last attempt."""
-        return self._load("report.json", RunReport)
-
-    def _has_committed(self) -> bool:
-        report = self.report()
-        return report is not None and any(sink.status == "committed" for sink in report.sinks)
+        return self.journal.document("report", RunReport)
 
     def keep_report(self, report: RunReport) -> None:
-        self._save("report.json", report)
+        self.journal.keep_document("report", report)
 
     def dead_letters(self, sink: str) -> Path:
         return self.directory / "dead_letters" / f"{escaped(sink)}.jsonl"
 
     def close(self) -> None:
+        self.journal.close()
         self._lock.release()
-
-    def _load(self, name: str, shape: type[T]) -> T | None:
-        path = self.directory / name
-        try:
-            document = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise storage_error(path, error) from error
-        try:
-            value = msgspec.json.decode(document, type=shape)
-            if getattr(value, "format_version", FORMAT_VERSION) != FORMAT_VERSION:
-                raise msgspec.ValidationError("another format version")
-            return value
-        except msgspec.MsgspecError as error:
-            raise ConfigError(
-                f"{path}: damaged, or of another version of crdbexport ({error}); give another --run-id, or delete "
-                f"{self.directory}"
-            ) from error
-
-    def _save(self, name: str, value: Any) -> None:
-        path = self.directory / name
-        temporary = path.with_suffix(".tmp")
-        try:
-            with private_file(temporary) as file:
-                file.write(msgspec.json.encode(value))
-            temporary.replace(path)
-        except OSError as error:
-            raise storage_error(path, error) from error

@@ -17,7 +17,7 @@ from crdbexport.errors import (
 )
 from crdbexport.pipeline.lane import Lane, described
 from crdbexport.records import Gap
-from crdbexport.report import Shrink, SinkReport, Status
+from crdbexport.report import RunReport, Shrink, SinkReport, Status
 
 COMPLETE, INCOMPLETE = 0, 3
 # Where every sink says so, repeating the command changes nothing.
@@ -36,6 +36,12 @@ class Verdict:
 def unallowed(gaps: Collection[Gap], allowed: Collection[str]) -> list[Gap]:
     """The gaps that make a run incomplete."""
     return [gap for gap in gaps if gap.reason != ALWAYS_ALLOWED and gap.reason not in allowed]
+
+
+def nothing_is_owed(report: RunReport) -> bool:
+    """Whether every sink has everything, so that nothing of the run need be kept for it."""
+    counts = [each for sink in report.sinks for each in sink.streams.values()]
+    return all(sink.status == "committed" for sink in report.sinks) and not any(each.dead_lettered for each in counts)
 
 
 def verdict(

@@ -33,8 +33,8 @@ def test_machines_get_one_json_object_an_event(run_cli: Run, cluster: list[str],
     )
     assert (ran.exit_code, ran.out) == (0, "")
     told = events(ran.err)
-    assert [each["event"] for each in told] == ["run_started", "sink_committed", "run_finished"]
-    assert told[1]["sink"] == "lake"
+    assert [each["event"] for each in told] == ["run_started", "spooled", "sink_committed", "run_finished"]
+    assert told[2]["sink"] == "lake"
 
 
 @pytest.mark.parametrize(

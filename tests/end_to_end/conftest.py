@@ -96,18 +96,31 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crdbexport.cluster.connect.RetryPolicy", policy)
 
 
+AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
+
+
+@pytest.fixture
+def enlarge() -> Callable[[Path, int], None]:
+    """Gives a small disk so many KiB in all."""
+
+    def remount(place: Path, kibibytes: int) -> None:
+        subprocess.run([*AS_ROOT, "mount", "-o", f"remount,size={kibibytes}k", str(place)], check=True, timeout=10)
+
+    return remount
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 16 KiB left on it."""
-    place, as_root = tmp_path / "small_disk", [] if os.geteuid() == 0 else ["sudo", "-n"]
+    """A file system of its own with 16 KiB left on it, beside 304 KiB of `ballast`."""
+    place = tmp_path / "small_disk"
     place.mkdir()
     options = f"size=320k,mode=777,uid={os.geteuid()}"
-    subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True, timeout=10)
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True, timeout=10)
     try:
         (place / "ballast").write_bytes(bytes(304 * 1024))
         yield place
     finally:
-        subprocess.run([*as_root, "umount", "--lazy", str(place)], check=True, timeout=10)
+        subprocess.run([*AS_ROOT, "umount", "--lazy", str(place)], check=True, timeout=10)
 
 
 @pytest.fixture

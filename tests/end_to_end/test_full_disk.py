@@ -11,7 +11,6 @@ import pytest
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.world import World
 
-Refused = Callable[..., str]
 Arguments = Callable[..., list[str]]
 
 
@@ -63,10 +62,42 @@ def test_a_full_disk_in_the_lake_spares_the_other_sink(
     assert not (small_disk / "lake/_manifests").exists()
 
 
-def test_a_full_disk_in_the_state_directory_publishes_nothing(
-    app: Sandbox, serve: Callable[[Sandbox], str], refused: Refused, arguments: Arguments, small_disk: Path
+def test_a_disk_that_has_no_room_for_the_state_ends_a_run_before_it_begins(
+    app: Sandbox, serve: Callable[[Sandbox], str], run_cli: Callable[..., Any], arguments: Arguments, small_disk: Path
 ) -> None:
-    reason = refused(5, *arguments(serve(app), "--run-id", "r1", "--state-dir", str(small_disk / "state")))
-    assert str(small_disk / "state") in reason
-    assert "free space, then run the same command" in reason
+    ran = run_cli(*arguments(serve(app), "--run-id", "r1", "--state-dir", str(small_disk / "state")))
+
+    assert (ran.exit_code, ran.out) == (5, "")
+    assert str(small_disk / "state") in ran.err
+    assert "free space" in ran.err
+    assert "run the same command" in ran.err
+    assert app.hits.total() == 0
+
+
+def test_a_disk_that_fills_with_the_state_publishes_nothing_and_keeps_what_was_answered(
+    app: Sandbox,
+    serve: Callable[[Sandbox], str],
+    run_cli: Callable[..., Any],
+    arguments: Arguments,
+    small_disk: Path,
+    enlarge: Callable[[Path, int], None],
+    lake: Path,
+) -> None:
+    enlarge(small_disk, 650)
+    command = arguments(serve(app), "--run-id", "r1", "--state-dir", str(small_disk / "state"))
+
+    ran = run_cli(*command)
+
+    assert (ran.exit_code, ran.out) == (5, "")
+    assert str(small_disk / "state") in ran.err
+    assert "free space" in ran.err
+    assert "--run-id r1" in ran.err
+    assert not lake.exists() or not list(lake.glob("_manifests/*"))
     assert app.logouts == 1
+    answered = {path for path, hits in app.hits.items() if "/tables/" in path}
+    enlarge(small_disk, 32_768)
+    app.hits.clear()
+    assert run_cli(*command).exit_code == 0
+    assert len(list((lake / "_manifests").iterdir())) == 1
+    again = {path for path in app.hits if path in answered}
+    assert len(again) <= 8 < len(answered), "what was answered, but for what was in flight, is not asked for again"

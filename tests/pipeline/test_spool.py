@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from crdbexport.errors import StorageError
-from crdbexport.pipeline.spool import Spool, SpoolCancelledError, SpooledBatch
+from crdbexport.pipeline.spool import Spool, SpoolCancelledError
 
 PATIENCE_SECONDS = 5.0
 DISK_BYTES = 64 * 1024
@@ -110,7 +110,11 @@ def test_a_sealed_spool_is_read_again_by_a_later_process(spool: Spool, grants: A
     again = Spool(spool.directory, sealed=spool.batches)
 
     assert [batch.data.column("grantee").to_pylist() for batch in again.read()] == [["ann"], ["bob"]]
-    assert again.batches == (SpooledBatch("database_grants", 0, 1), SpooledBatch("database_grants", 1, 1))
+    assert [(each.stream, each.sequence, each.rows) for each in again.batches] == [
+        ("database_grants", 0, 1),
+        ("database_grants", 1, 1),
+    ]
+    assert again.size_bytes == spool.size_bytes == sum(path.stat().st_size for path in spool.directory.iterdir())
 
 
 def test_an_empty_sealed_spool_ends_at_once(spool: Spool) -> None:
@@ -231,14 +235,43 @@ def test_what_did_not_fit_is_not_among_the_batches(small_disk: Path) -> None:
     assert [batch.data for batch in spool.read()] == [small]
 
 
-def test_a_file_that_is_gone_or_damaged_is_told_as_such(tmp_path: Path, grants: Any) -> None:
+def test_a_file_that_is_gone_is_told_as_such(tmp_path: Path, grants: Any) -> None:
     spool = Spool(tmp_path / "spool")
     spool.append("database_grants", grants("ann"))
     spool.seal()
     (file,) = spool.directory.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(StorageError, match="cannot be read back"):
-        list(spool.read())
     file.unlink()
-    with pytest.raises(StorageError, match=file.name):
+
+    with pytest.raises(StorageError, match=f"{file.name}: cannot be read back"):
         list(spool.read())
+
+
+def test_every_flipped_bit_and_every_cut_of_a_batch_is_found(tmp_path: Path, grants: Any) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.append("database_grants", grants("ann"))
+    spool.seal()
+    (file,) = spool.directory.iterdir()
+    whole = file.read_bytes()
+    flipped = [
+        whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :] for place in range(len(whole))
+    ]
+
+    for damaged in [*flipped, *(whole[:length] for length in range(0, len(whole), 7)), whole + b"\0"]:
+        file.write_bytes(damaged)
+        with pytest.raises(StorageError, match=f"{file.name}: was changed since it was written"):
+            list(spool.read())
+    file.write_bytes(whole)
+    assert len(list(spool.read())) == 1
+
+
+def test_a_spool_takes_no_more_than_it_may(tmp_path: Path, grants: Any) -> None:
+    one = Spool(tmp_path / "one")
+    one.append("database_grants", grants("ann"))
+    spool = Spool(tmp_path / "spool", limit_bytes=2 * one.size_bytes)
+    spool.append("database_grants", grants("ann"))
+    spool.append("database_grants", grants("ann"))
+
+    with pytest.raises(StorageError, match="raise --spool-limit") as raised:
+        spool.append("database_grants", grants("ann"))
+    assert raised.value.exit_code == 5
+    assert len(list(spool.directory.iterdir())) == 2

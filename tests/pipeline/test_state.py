@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from crdbexport import ConfigError
-from crdbexport.errors import RunHeldError, StorageError
+from crdbexport.errors import RunHeldError
 from crdbexport.pipeline.spool import SpooledBatch
 from crdbexport.pipeline.state import Extraction, RunRecord, RunState
 from crdbexport.records import Gap
@@ -45,7 +46,7 @@ EXTRACTION = Extraction(
     requests=RequestCounts(9, 1, 0, {"200": 9}),
     objects=ObjectCounts(3, 2, 1),
     gaps=(Gap(database="bank", part="tables", reason="forbidden", http_status=403),),
-    batches=(SpooledBatch("tables", 0, 2),),
+    batches=(SpooledBatch("tables", 0, 2, 10, 7),),
 )
 
 
@@ -115,18 +116,27 @@ def test_a_run_is_held_against_another_thread_of_the_same_process_too(state: Run
     RunState(tmp_path / "state", "c1", "r1").close()
 
 
-def test_the_first_attempt_decides_when_the_run_was(state: RunState) -> None:
+def test_the_first_answer_decides_when_the_run_was_read(state: RunState) -> None:
+    later = NOON + timedelta(days=1)
     assert state.begin(record()) == record()
+    begun_later = state.begin(record(at=later))
+    assert (begun_later.logical_time, begun_later.started_at) == (NOON, later)
 
-    assert state.begin(record(at=NOON + timedelta(days=1))) == record()
+    state.journal.keep("question", b"answer")
+
+    assert state.begin(record(at=later + timedelta(days=1))) == begun_later
 
 
 @pytest.mark.parametrize(
     "keep",
-    [lambda state: state.keep_extraction(EXTRACTION), lambda state: state.keep_report(report())],
-    ids=["read", "committed"],
+    [
+        lambda state: state.journal.keep("question", b"answer"),
+        lambda state: state.keep_extraction(EXTRACTION),
+        lambda state: state.keep_committed(report().sinks[0]),
+    ],
+    ids=["answered", "read", "committed"],
 )
-def test_other_settings_are_refused_once_the_run_is_read(state: RunState, keep: Callable[[RunState], None]) -> None:
+def test_other_settings_are_refused_once_something_is_read(state: RunState, keep: Callable[[RunState], None]) -> None:
     state.begin(record())
     keep(state)
 
@@ -176,26 +186,59 @@ def test_dropping_what_was_read_takes_the_spool_with_it(state: RunState) -> None
         assert not state.spool_directory.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"run_id": 1}', b"\xff"], ids=repr)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"run_id": 1}', b'{"run_id": "\xff"}'], ids=repr)
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("run.json", lambda state: state.begin(record())),
-        ("extraction.json", lambda state: state.extraction()),
-        ("report.json", lambda state: state.report()),
+        ("run", lambda state: state.begin(record())),
+        ("extraction", lambda state: state.extraction()),
+        ("report", lambda state: state.report()),
     ],
-    ids=["run.json", "extraction.json", "report.json"],
+    ids=["run", "extraction", "report"],
 )
-def test_a_damaged_file_is_named_with_what_to_do(
+def test_a_damaged_document_is_named_with_what_to_do(
     state: RunState, name: str, read: Callable[[RunState], Any], content: bytes
 ) -> None:
-    (state.directory / name).write_bytes(content)
+    with closing(sqlite3.connect(state.journal.path)) as journal, journal:
+        journal.execute("INSERT INTO documents VALUES (?, ?)", (name, content))
 
     with pytest.raises(ConfigError) as raised:
         read(state)
     message = str(raised.value)
-    assert message.startswith(f"{state.directory / name}: damaged, or of another version of crdbexport")
+    assert message.startswith(f"{state.journal.path}: damaged, or of another version of crdbexport")
     assert f"give another --run-id, or delete {state.directory}" in message
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but long enough to have a header" * 100, b"SQLite format 3"])
+def test_a_journal_that_is_none_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    directory = tmp_path / "state" / "runs" / "c1.r1"
+    directory.mkdir(parents=True)
+    (directory / "journal.db").write_bytes(content)
+
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"journal\.db: damaged, .* give another --run-id, or delete") as raised:
+            RunState(tmp_path / "state", "c1", "r1")
+        assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("pragma", ["user_version = 2", "application_id = 7"])
+def test_a_journal_of_another_format_is_refused_by_name(state: RunState, tmp_path: Path, pragma: str) -> None:
+    path = state.journal.path
+    state.close()
+    with closing(sqlite3.connect(path)) as journal:
+        journal.execute(f"PRAGMA {pragma}")
+
+    with pytest.raises(ConfigError, match=r"journal\.db: is the journal of another version of crdbexport"):
+        RunState(tmp_path / "state", "c1", "r1")
+
+
+def test_a_journal_whose_maker_died_before_filling_it_is_filled(tmp_path: Path) -> None:
+    directory = tmp_path / "state" / "runs" / "c1.r1"
+    directory.mkdir(parents=True)
+    (directory / "journal.db").touch()
+
+    with closing(RunState(tmp_path / "state", "c1", "r1")) as state:
+        assert state.begin(record()) == record()
 
 
 def test_state_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -215,9 +258,9 @@ def test_state_is_for_its_owner_only(tmp_path: Path) -> None:
         "runs": 0o700,
         "c1.r1": 0o700,
         "lock": 0o600,
-        "run.json": 0o600,
-        "extraction.json": 0o600,
-        "report.json": 0o600,
+        "journal.db": 0o600,
+        "journal.db-wal": 0o600,
+        "journal.db-shm": 0o600,
     }
 
 
@@ -237,12 +280,3 @@ def test_a_state_directory_that_cannot_be_one_is_named_with_its_option(tmp_path:
 
     with pytest.raises(ConfigError, match=r"--state-dir .*file: cannot be written"):
         RunState(blocked, "c1", "r1")
-
-
-def test_a_state_file_that_cannot_be_written_is_a_trouble_of_the_disk(state: RunState) -> None:
-    (state.directory / "report.tmp").mkdir()
-
-    with pytest.raises(StorageError) as raised:
-        state.keep_report(report())
-    assert str(state.directory) in str(raised.value)
-    assert raised.value.exit_code == 5

@@ -15,6 +15,7 @@ from crdbexport.cluster.dialects.native_by_id import NativeByIdDialect
 from crdbexport.cluster.dialects.native_metadata import database_metadata
 from crdbexport.cluster.dialects.wire_native import DatabaseMetadata
 from crdbexport.cluster.model import Database
+from crdbexport.cluster.remembering import Memory, Nothing, remembered
 from crdbexport.cluster.replies import fatal
 from crdbexport.cluster.session import Session
 from crdbexport.config import DialectName
@@ -27,25 +28,47 @@ REFRESH = "have them measured with --refresh-stats, or in its DB Console; stats_
 log = logging.getLogger(__name__)
 
 
+class Detected(msgspec.Struct, frozen=True):
+    """What a server was found to speak, and the lists that were read on the way."""
+
+    documented: list[Database] | None = None
+    names: list[str] | None = None
+    metadata: dict[str, DatabaseMetadata] | None = None
+
+    def dialect(self) -> Dialect:
+        if self.names is None:
+            return DocumentedDialect(self.documented)
+        return NativeDialect(self.names) if self.metadata is None else NativeByIdDialect(self.names, self.metadata)
+
+
 async def detected(
-    session: Session, wanted: DialectName, refresh: Callable[[Session], Awaitable[None]] | None = None
+    session: Session,
+    wanted: DialectName,
+    refresh: Callable[[Session], Awaitable[None]] | None = None,
+    memory: Memory | None = None,
 ) -> Dialect:
     """The dialect that is wanted, or with `auto` the server's own; the lists that were read are handed on to it.
 
-    `refresh` is called once a native server is known as one, before its metadata are read. Raises what ends the run
-    where the server speaks neither.
+    `refresh` is called once a native server is known as one, before its metadata are read; `memory` holds what an
+    earlier attempt has found. Raises what ends the run where the server speaks neither.
     """
+    found = await remembered(memory or Nothing(), ("dialect",), Detected, lambda: _found(session, wanted, refresh))
+    return found.dialect()
+
+
+async def _found(
+    session: Session, wanted: DialectName, refresh: Callable[[Session], Awaitable[None]] | None
+) -> Detected:
     if wanted == "documented":
-        return DocumentedDialect()
+        return Detected()
     if wanted == "auto":
         listed = await _documented_list(session)
         if listed is not None:
-            return DocumentedDialect(listed)
+            return Detected(documented=listed)
     names = await listed_databases(session)
     if refresh is not None:
         await refresh(session)
-    metadata = await _metadata(session)
-    return NativeDialect(names) if metadata is None else NativeByIdDialect(names, metadata)
+    return Detected(names=names, metadata=await _metadata(session))
 
 
 async def _documented_list(session: Session) -> list[Database] | None:

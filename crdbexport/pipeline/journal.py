@@ -1,0 +1,164 @@
+"""The journal of a run: one SQLite file that says who the run is, what was answered, what was read, who has it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from crdbexport.disk import private_file, storage_error, sync
+from crdbexport.errors import ConfigError, StorageError
+
+FORMAT_VERSION = 1
+APPLICATION_ID = 0x63726462
+T = TypeVar("T")
+
+# Space that answers took is given back to the file system, for the journal outlives them.
+TABLES = f"""
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA journal_mode = WAL;
+BEGIN IMMEDIATE;
+CREATE TABLE documents (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE sinks (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE answers (question TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT_VERSION};
+COMMIT;
+"""
+
+
+class Journal:
+    """May be used from any thread. Raises `StorageError` where the disk does not take, or give, what is written.
+
+    An answer survives the death of the process as soon as it is kept, and a power cut once SQLite has synced its log,
+    which it does every thousand pages. Documents and sinks survive both at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._trouble: StorageError | None = None
+        with self._told():
+            new = not path.exists()
+            if new:
+                private_file(path, append=True).close()
+                sync(path.parent)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            try:
+                self._make_ready(new=new)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        with self._lock, self._told():
+            self._db.close()
+
+    def document(self, name: str, shape: type[T]) -> T | None:
+        """The document of this name, if there is one."""
+        return self._read("SELECT body FROM documents WHERE name = ?", name, shape)
+
+    def keep_document(self, name: str, value: Any) -> None:
+        with self._durably():
+            self._db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, msgspec.json.encode(value)))
+
+    def drop_document(self, name: str) -> None:
+        with self._durably():
+            self._db.execute("DELETE FROM documents WHERE name = ?", (name,))
+
+    def sinks(self, shape: type[T]) -> dict[str, T]:
+        """What is known of each sink, by its name."""
+        with self._lock, self._told():
+            rows = self._db.execute("SELECT name, body FROM sinks ORDER BY rowid").fetchall()
+        return {name: self._decoded(body, shape) for name, body in rows}
+
+    def keep_sink(self, name: str, value: Any) -> None:
+        with self._durably():
+            self._db.execute("INSERT OR REPLACE INTO sinks VALUES (?, ?)", (name, msgspec.json.encode(value)))
+
+    def recall(self, question: str) -> bytes | None:
+        """The answer that was kept for the question; raises once an answer could not be kept, before more are asked."""
+        if self._trouble is not None:
+            raise self._trouble
+        with self._lock, self._told():
+            row = self._db.execute("SELECT body FROM answers WHERE question = ?", (question,)).fetchone()
+        return row[0] if row else None
+
+    def keep(self, question: str, answer: bytes) -> None:
+        try:
+            with self._lock, self._told():
+                self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (question, answer))
+        except StorageError as error:
+            self._trouble = error
+            raise
+
+    def has_answers(self) -> bool:
+        with self._lock, self._told():
+            return self._db.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is not None
+
+    def conclude(self, name: str, value: Any) -> None:
+        """Put one document in the place of all answers."""
+        with self._durably():
+            self._db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, msgspec.json.encode(value)))
+            self._db.execute("DELETE FROM answers")
+        with self._lock, self._told():
+            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page.
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _make_ready(self, *, new: bool) -> None:
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if new or not tables:  # A process may have died between making the file and filling it.
+            self._db.executescript(TABLES)
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        ours = self._db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+        if not ours or version != FORMAT_VERSION:
+            raise ConfigError(
+                f"{self.path}: is the journal of another version of crdbexport (format {version}, known here: "
+                f"{FORMAT_VERSION}); finish the run with that version, or give another --run-id"
+            )
+        self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def _read(self, query: str, name: str, shape: type[T]) -> T | None:
+        with self._lock, self._told():
+            row = self._db.execute(query, (name,)).fetchone()
+        return self._decoded(row[0], shape) if row else None
+
+    def _decoded(self, body: bytes, shape: type[T]) -> T:
+        try:
+            return msgspec.json.decode(body, type=shape)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        """One transaction that has survived a power cut when it is over."""
+        with self._lock, self._told():
+            self._db.execute("PRAGMA synchronous = FULL")
+            try:
+                with self._db:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    yield
+            finally:
+                self._db.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StorageError(f"{self.path}: {error}; free space or mend that, then run the same command") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
+    def _damaged(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"{self.path}: damaged, or of another version of crdbexport ({error}); give another --run-id, or delete "
+            f"{self.path.parent}"
+        )
