@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from crdbexport.cli.ending import stop_on_signals, tell_end
 from crdbexport.cli.options import (
     CLUSTER_OPTIONS,
     COMMON_OPTIONS,
@@ -18,15 +16,7 @@ from crdbexport.cli.options import (
     SINK_OPTIONS,
     with_options,
 )
-from crdbexport.cli.settings import Voice, settled
-
-if TYPE_CHECKING:
-    from crdbexport.config import ExportConfig
-    from crdbexport.report import RunReport
-    from crdbexport.supervision import Stop
-
-
-log = logging.getLogger(__name__)
+from crdbexport.cli.settings import settled
 
 
 @click.command("export", short_help="Export a cluster into sinks.")
@@ -48,29 +38,8 @@ def command(ctx: click.Context, /, **params: Any) -> None:
 
     config, voice = settled(ctx, params)
     stop = Stop()
-    _stop_on_signals(stop)
+    stop_on_signals(stop)
     with showing(wanted=voice.for_people and sys.stderr.isatty()) as watch:
         report = export(config, stop=stop, watch=watch)
-    _tell(report, config, voice)
+    tell_end(report, config, voice)
     sys.exit(report.exit_code)
-
-
-def _tell(report: RunReport, config: ExportConfig, voice: Voice) -> None:
-    from crdbexport.cli.summary import tell
-
-    if voice.for_people:
-        tell(report, config)
-    elif report.error:
-        log.error(report.error, extra={"event": "run_error", "run_id": report.run_id, "exit_code": report.exit_code})
-
-
-def _stop_on_signals(stop: Stop) -> None:
-    """The first signal ends the run in good order, the second at once."""
-
-    def handle(number: int, frame: object) -> None:
-        if stop.error is not None:
-            os._exit(128 + number)
-        stop.request(number)
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, handle)

@@ -115,5 +115,5 @@ def _python() -> str:
 
 def _same_command(run_id: str) -> str:
     arguments = sys.argv[1:]
-    named = any(each == "--run-id" or each.startswith("--run-id=") for each in arguments)
+    named = arguments[:1] == ["runs"] or any(each == "--run-id" or each.startswith("--run-id=") for each in arguments)
     return shlex.join(["crdbexport", *arguments, *([] if named else ["--run-id", run_id])])

@@ -35,7 +35,10 @@ class SinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @dataclass(frozen=True)
 class Run:
-    """The run as a sink sees it. `streams` holds the Arrow schema of every stream that the run exports."""
+    """The run as a sink sees it. `streams` holds the Arrow schema of every stream that the run exports.
+
+    `redelivery`: the sink has committed this run before, and is given again only what it had refused then.
+    """
 
     cluster: str
     run_id: str
@@ -43,6 +46,7 @@ class Run:
     extracted_at: datetime
     sink_name: str
     streams: Mapping[str, pa.Schema]
+    redelivery: bool = False
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ class WebhookSink(Sink):
         return Receipt(artifacts, self._bytes_sent)
 
     def abort(self, run: Run, error: BaseException) -> None:
-        if self._http is not None and self._messages.total():
+        # What was taken before stays taken, whatever becomes of the rest.
+        if self._http is not None and self._messages.total() and not run.redelivery:
             # If this fails too, the receiver waits for a run.completed that does not come.
             with contextlib.suppress(SinkError):
                 self._post(_event(ABORTED, run, {"error": type(error).__name__}), RetryPolicy(attempts=1))

@@ -1,0 +1,38 @@
+"""How a command that runs ends: stopped by signals in good order, and telling what came of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crdbexport.cli.settings import Voice
+    from crdbexport.config import ExportConfig
+    from crdbexport.report import RunReport
+    from crdbexport.supervision import Stop
+
+log = logging.getLogger(__name__)
+
+
+def tell_end(report: RunReport, config: ExportConfig, voice: Voice) -> None:
+    """Tell people a summary, and machines what is wrong."""
+    from crdbexport.cli.summary import tell
+
+    if voice.for_people:
+        tell(report, config)
+    elif report.error:
+        log.error(report.error, extra={"event": "run_error", "run_id": report.run_id, "exit_code": report.exit_code})
+
+
+def stop_on_signals(stop: Stop) -> None:
+    """The first signal ends the run in good order, the second at once."""
+
+    def handle(number: int, frame: object) -> None:
+        if stop.error is not None:
+            os._exit(128 + number)
+        stop.request(number)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, handle)
