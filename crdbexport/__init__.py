@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from crdbexport.runner import export
     from crdbexport.selection import Coverage
     from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
+    from crdbexport.sinks.findings import Finding, Verification
+    from crdbexport.sinks.verifying import verify
     from crdbexport.transforms.base import Transform, TransformConfig
 
 _HOMES = {
@@ -60,6 +62,9 @@ _HOMES = {
     "Run": "sinks.base",
     "Sink": "sinks.base",
     "SinkConfig": "sinks.base",
+    "Finding": "sinks.findings",
+    "Verification": "sinks.findings",
+    "verify": "sinks.verifying",
     "Transform": "transforms.base",
     "TransformConfig": "transforms.base",
 }
@@ -73,6 +78,7 @@ __all__ = [
     "Coverage",
     "CrdbExportError",
     "ExportConfig",
+    "Finding",
     "Gap",
     "Outcome",
     "Receipt",
@@ -86,12 +92,14 @@ __all__ = [
     "SinkRefusedError",
     "Transform",
     "TransformConfig",
+    "Verification",
     "__version__",
     "export",
     "hookimpl",
     "hookspec",
     "load_config",
     "record_id",
+    "verify",
 ]
 
 

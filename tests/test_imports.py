@@ -15,7 +15,7 @@ import crdbexport
 
 PACKAGE = Path(crdbexport.__file__).parent
 HEAVY = {"httpx", "pyarrow", "rich", "starlette", "uvicorn", "loud"}
-COMMANDS = ("", "export", "check", "streams", "plugins", "plugins list", "plugins show", "sandbox")
+COMMANDS = ("", "export", "check", "streams", "plugins", "plugins list", "plugins show", "verify", "sandbox")
 MODULES_AFTER = """
 import json, sys
 from crdbexport.cli import main

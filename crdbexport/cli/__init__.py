@@ -12,7 +12,7 @@ import click
 from crdbexport import __version__
 from crdbexport.errors import CrdbExportError
 
-COMMANDS = ("export", "check", "streams", "plugins", "sandbox")
+COMMANDS = ("export", "check", "runs", "verify", "streams", "plugins", "sandbox")
 BUG = 1
 LAST_STEPS_SECONDS = 0.2
 # The threads of a run; a sandbox beside it is nobody's late work.

@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import BinaryIO, ClassVar, Literal
 
+import msgspec
 import pyarrow as pa
 
 from crdbexport.disk import storage_errors
 from crdbexport.errors import ConfigError, SinkError
+from crdbexport.records import Stream
 from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
 from crdbexport.sinks.directory import DirectorySink
 from crdbexport.sinks.json_lines import json_rows
 
 STANDARD_OUTPUT = "-"
-_SUFFIXES = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
+SUFFIXES = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
+_CHUNK_BYTES = 1 << 20
 
 
 class JsonLinesConfig(SinkConfig, frozen=True, kw_only=True):
@@ -69,7 +72,7 @@ class JsonLinesDirectory(DirectorySink):
 
     @property
     def suffix(self) -> str:
-        return _SUFFIXES[self.config.compression]
+        return SUFFIXES[self.config.compression]
 
     def open_writer(self, path: Path, schema: pa.Schema) -> JsonLinesFile:
         return JsonLinesFile(path, self.config.compression)
@@ -92,6 +95,40 @@ class JsonLinesFile:
             self._lines.close()
         finally:
             self._file.close()
+
+
+def checked_rows(file: BinaryIO, stream: Stream, compression: str) -> int:
+    """How many lines a published file holds, once each is known to be an object with the fields of the stream.
+
+    Raises ValueError where it does not read back so; all lines may lack fields that the stream has gained since.
+    """
+    decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+    expected: list[str] = []
+    number = 0
+    for number, line in enumerate(_lines(file, compression), 1):
+        try:
+            names = list(decode(line))
+        except ValueError as error:
+            raise ValueError(f"line {number:,} is not a JSON object") from error
+        expected = expected or [f.name for f in stream.fields if not f.nullable or f.name in names]
+        if names != expected:
+            raise ValueError(f"line {number:,} does not have the fields of the stream")
+    return number
+
+
+def _lines(file: BinaryIO, compression: str) -> Iterator[bytes]:
+    source = file if compression == "none" else pa.CompressedInputStream(pa.PythonFile(file, "r"), compression)
+    rest = b""
+    try:
+        while chunk := source.read(_CHUNK_BYTES):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise ValueError(f"it cannot be decompressed ({compression})") from error
+    if rest:
+        raise ValueError("its last line has no end")
 
 
 class StandardOutput(Sink):

@@ -18,6 +18,7 @@ from crdbexport.sinks.manifest import Manifest, ManifestFile, read_manifest
 
 LOCK_TIMEOUT_SECONDS = 60.0
 _LOCK_SUFFIX = ".lock"
+_ASIDE = "superseded."
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,38 @@ class Lake:
     def place(self, file: ManifestFile) -> Path:
         return self.root / file.path
 
+    def aside(self, stem: str, other: str) -> Path:
+        """Where run `stem` puts the manifest of run `other`, whose files are to be removed."""
+        return self.staging(stem) / f"{_ASIDE}{other}.json"
+
+    def set_aside(self, stem: str) -> dict[str, Path]:
+        """The manifests that run `stem` has put aside, by the stems of their runs."""
+        return {
+            path.name.removeprefix(_ASIDE).removesuffix(".json"): path
+            for path in sorted(self.staging(stem).glob(f"{_ASIDE}*.json"))
+        }
+
+    def must_exist(self) -> None:
+        """Raise ConfigError unless a sink has published here, or has begun to."""
+        if not self.manifests.is_dir() and not self.staging_root.is_dir():
+            raise ConfigError(
+                f"{self.root}: nothing was published here (there is no {self.manifests.name}); name the directory "
+                "that a parquet or jsonl sink publishes to"
+            )
+
     def unfinished(self) -> list[str]:
         """The stems of all runs that left something in staging, running ones included."""
-        names = (path.name for path in self.staging_root.iterdir())
+        names = (path.name for path in self.staging_root.iterdir()) if self.staging_root.is_dir() else ()
         return sorted({name.removesuffix(_LOCK_SUFFIX) for name in names if not name.startswith("_")})
 
-    def manifests_of(self, cluster: str) -> Iterator[Manifest]:
-        """The manifests of all committed runs of the cluster, sorted by run."""
-        for path in sorted(self.manifests.glob(f"{escaped(cluster)}.*.json")):
+    def manifests_of(self, cluster: str | None) -> Iterator[Manifest]:
+        """The manifests of all committed runs of the cluster, or of all clusters, sorted by run."""
+        for path in self.manifest_paths(cluster):
             yield read_manifest(path)
+
+    def manifest_paths(self, cluster: str | None = None) -> list[Path]:
+        """Where the manifests of the cluster, or of all clusters, stand; sorted."""
+        return sorted(self.manifests.glob("*.json" if cluster is None else f"{escaped(cluster)}.*.json"))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -88,6 +112,13 @@ class Lake:
             return None
         return lock
 
+    def is_held(self, stem: str) -> bool:
+        """Whether a living process works on the run. Under `locked()`, as `hold`."""
+        if (lock := self.hold(stem)) is None:
+            return True
+        self.let_go(lock)
+        return False
+
     def let_go(self, lock: FileLock) -> None:
         """Free the lock of a run, and remove its file."""
         try:
@@ -108,7 +139,7 @@ class Lake:
                 f"make it writable for user id {os.getuid()}, or name another directory"
             ) from error
         # One manifest of any cluster tells the format; those of this one must be readable.
-        for path in sorted(self.manifests.glob("*.json"))[:1]:
+        for path in self.manifest_paths()[:1]:
             self._refuse_other_format(read_manifest(path), sink)
         for manifest in self.manifests_of(run.cluster):
             self._refuse_other_format(manifest, sink)

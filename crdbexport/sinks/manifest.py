@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +15,10 @@ from crdbexport.records import Gap
 from crdbexport.sinks.base import Outcome, Run
 
 SCHEMA_VERSION = 1
+# The last field, of the document as it would be without it. It is no part of `Manifest`, so that fields that a later
+# version adds are covered too.
+_CHECKSUM = re.compile(rb',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
+_END = b"\n}"
 
 
 class ManifestFile(msgspec.Struct, frozen=True):
@@ -73,20 +79,53 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest at `path`. Raises ConfigError when it is damaged, or of a newer schema version."""
     data = path.read_bytes()
     try:
+        return decode_manifest(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """The manifest that a file holds; errors are those of `read_manifest`, and do not name the file."""
+    try:
+        _compare_checksum(data)
         version = msgspec.json.decode(data, type=_Version).schema_version
         if version > SCHEMA_VERSION:
             raise ConfigError(
-                f"{path}: a newer crdbexport wrote this manifest (schema version {version}, known here: "
+                f"a newer crdbexport wrote this manifest (schema version {version}, known here: "
                 f"{SCHEMA_VERSION}); update crdbexport, or publish to another directory"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(
-            f"{path}: the manifest is damaged ({error}); restore it, or remove it and the files of its run"
+            f"the manifest is damaged ({error}); restore it, or remove it and the files of its run"
         ) from error
+
+
+def _compare_checksum(data: bytes) -> None:
+    if (found := _CHECKSUM.search(data)) and found[1] != _checksum(data[: found.start()] + _END):
+        raise ValueError("its checksum does not match")
+
+
+def _checksum(document: bytes) -> bytes:
+    return hashlib.sha256(document).hexdigest().encode()
+
+
+def lost_its_checksum(data: bytes) -> bool:
+    """Whether a manifest that can be decoded has been changed so that its checksum is not recognised.
+
+    Manifests of early versions have none, and no field that is unknown here.
+    """
+    if _CHECKSUM.search(data):
+        return False
+    try:
+        fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except ValueError:
+        return True
+    return not fields.keys() <= set(Manifest.__struct_fields__)
 
 
 def write_manifest(manifest: Manifest, path: Path, *, via: Path) -> None:
     """Let the manifest appear at `path`, whole and durable. Equal manifests give equal bytes."""
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    document = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    data = document.removesuffix(_END) + b',\n  "checksum": "%s"\n}\n' % _checksum(document)
     write_durably(data, path, via=via)

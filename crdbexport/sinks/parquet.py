@@ -6,12 +6,13 @@ Equal records give equal bytes, however they were split into batches.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, BinaryIO, ClassVar
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crdbexport.records import Stream
 from crdbexport.sinks.base import SinkConfig
 from crdbexport.sinks.directory import DirectorySink
 
@@ -96,3 +97,24 @@ class ParquetFile:
         self._waiting, self._waiting_rows = [], 0
         # One chunk a column: page boundaries would otherwise follow those of the batches.
         self._writer.write_table(group.combine_chunks(), row_group_size=self._group_rows)
+
+
+def checked_rows(file: BinaryIO, stream: Stream) -> int:
+    """How many rows a published file holds, once every page of it is decoded and its checksum compared.
+
+    Raises ValueError where it does not read back as a file of this stream; it may lack fields that the stream has
+    gained since.
+    """
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as content:
+            schema = content.schema_arrow
+            if not schema.equals(pa.schema([f for f in stream.schema if not f.nullable or f.name in schema.names])):
+                raise ValueError("its schema is not that of the stream")
+            rows: int = sum(content.read_row_group(index).num_rows for index in range(content.num_row_groups))
+            if rows != content.metadata.num_rows:
+                raise ValueError(f"{rows:,} rows were decoded where its footer tells {content.metadata.num_rows:,}")
+            return rows
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise ValueError(f"not a whole Parquet file: {str(error).partition(chr(10))[0]}") from error

@@ -9,16 +9,15 @@ any point.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from crdbexport.disk import make_directories, remove_if_empty, remove_tree, sync, sync_all
 from crdbexport.errors import RunHeldError, StorageError
 from crdbexport.file_names import file_stem
 from crdbexport.sinks.lake import Lake
 from crdbexport.sinks.manifest import Manifest, ManifestFile, read_manifest, write_manifest
-
-_SUPERSEDED = "superseded."
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def roll_forward(lake: Lake, stem: str) -> None:
     sync_all(days | {day.parent for day in days} | {lake.root})
     write_manifest(manifest, lake.manifest(stem), via=lake.staging(stem) / "manifest.new")
     with logged_for_later("removing superseded runs"):
-        _set_superseded_aside(lake, stem, manifest)
+        set_aside(lake, stem, same_snapshot(lake, manifest))
         lake.prepared(stem).unlink()
         sync(lake.staging(stem))
 
@@ -82,12 +81,13 @@ def withdraw(lake: Lake, stem: str, manifest: Manifest) -> None:
     sync(lake.staging(stem))
 
 
-def _set_superseded_aside(lake: Lake, stem: str, manifest: Manifest) -> None:
+def set_aside(lake: Lake, stem: str, manifests: Iterable[Manifest]) -> None:
+    """Take these runs out of the lake; their files go with `clear_staging`."""
     # A manifest leaves before its files, so none ever names a missing file. It moves into staging, where even
     # after a crash `clear_staging` learns which files to remove.
-    for other in same_snapshot(lake, manifest):
-        name = lake.manifest(file_stem(other.cluster, other.run_id))
-        name.replace(lake.staging(stem) / f"{_SUPERSEDED}{name.name}")
+    for manifest in manifests:
+        other = file_stem(manifest.cluster, manifest.run_id)
+        lake.manifest(other).replace(lake.aside(stem, other))
     sync_all([lake.staging(stem), lake.manifests])
 
 
@@ -99,22 +99,22 @@ def same_snapshot(lake: Lake, manifest: Manifest) -> Iterator[Manifest]:
 
 
 def clear_staging(lake: Lake, stem: str) -> None:
-    """Remove the files of superseded runs, then the staging directory, unless a prepared manifest is in it."""
+    """Remove the files of runs set aside, then the staging directory, unless a prepared manifest is in it."""
     if lake.prepared(stem).exists():
         return
     staging = lake.staging(stem)
     with logged_for_later(f"clearing {staging}"):
-        for path in sorted(staging.glob(f"{_SUPERSEDED}*")):
-            # The superseded run may have been published anew meanwhile; then its files are current ones.
-            if not (lake.manifests / path.name.removeprefix(_SUPERSEDED)).exists():
-                _remove_files(lake, read_manifest(path))
+        for other, path in lake.set_aside(stem).items():
+            # That run may have been published anew meanwhile; then its files are current ones.
+            if not lake.manifest(other).exists():
+                remove_files(lake.place(file) for file in read_manifest(path).files)
         remove_tree(staging)
         sync(lake.staging_root)
 
 
-def _remove_files(lake: Lake, manifest: Manifest) -> None:
-    for file in manifest.files:
-        place = lake.place(file)
+def remove_files(places: Iterable[Path]) -> None:
+    """Remove published files, as far as they are there, and days that are left empty."""
+    for place in places:
         if place.exists():
             place.unlink()
             sync(place.parent)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -9,7 +11,15 @@ import pytest
 
 from crdbexport.errors import ConfigError
 from crdbexport.records import Gap
-from crdbexport.sinks.manifest import Manifest, ManifestFile, manifest_of, read_manifest, write_manifest
+from crdbexport.sinks.manifest import (
+    Manifest,
+    ManifestFile,
+    decode_manifest,
+    lost_its_checksum,
+    manifest_of,
+    read_manifest,
+    write_manifest,
+)
 from tests.sinks.lake_support import DAY, a_run, an_outcome
 
 FILES = (
@@ -47,6 +57,7 @@ def test_a_manifest_is_plain_json_in_declared_order(tmp_path: Path) -> None:
         "rows",
         "files",
         "gaps",
+        "checksum",
     ]
     assert content["schema_version"] == 1
     assert content["logical_time"] == "2026-11-23T00:00:00Z"
@@ -59,6 +70,43 @@ def test_a_manifest_is_plain_json_in_declared_order(tmp_path: Path) -> None:
         "sha256": "a" * 64,
     }
     assert content["gaps"] == [{"database": "bank", "part": "details", "reason": "forbidden", "http_status": 403}]
+
+
+def test_the_checksum_is_that_of_the_document_without_it(tmp_path: Path) -> None:
+    content = json.loads(written(tmp_path).read_text())
+    checksum = content.pop("checksum")
+    assert hashlib.sha256(json.dumps(content, indent=2).encode()).hexdigest() == checksum
+
+
+def test_a_manifest_without_a_checksum_is_read(tmp_path: Path) -> None:
+    path = without_checksum(written(tmp_path))
+    assert read_manifest(path) == a_manifest()
+    assert not lost_its_checksum(path.read_bytes())
+
+
+def without_checksum(path: Path) -> Path:
+    """The manifest as early versions wrote it."""
+    path.write_bytes(re.sub(rb',\n  "checksum": "\w{64}"', b"", path.read_bytes()))
+    assert b"checksum" not in path.read_bytes()
+    return path
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    whole = written(tmp_path).read_bytes()
+    assert not lost_its_checksum(whole)
+    lost = 0
+    for position in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[position // 8] ^= 1 << position % 8
+        try:
+            decode_manifest(bytes(data))
+        except ConfigError as error:
+            assert "damaged" in str(error)
+        else:
+            lost += 1
+            assert lost_its_checksum(bytes(data))
+    # Only the checksum itself may be damaged while the rest is still read: its name, its value.
+    assert 0 < lost <= 8 * (len("checksum") + 64)
 
 
 def test_equal_manifests_have_equal_bytes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
@@ -23,6 +24,7 @@ from crdbexport.file_names import file_stem
 from crdbexport.records import STREAMS, Gap
 from crdbexport.sinks.base import Batch, Sink
 from crdbexport.sinks.lake import Lake
+from crdbexport.sinks.manifest import write_manifest
 from crdbexport.sinks.publishing import Publication
 from tests.sinks.lake_support import (
     DAY,
@@ -463,9 +465,11 @@ def test_unfinished_clearing_spares_a_run_that_was_published_anew(tmp_path: Path
     deliver(jsonl(tmp_path), a_run(), everything(a_run()))
     dead = tmp_path / "_staging/prod.dead"
     dead.mkdir()
+    [one] = manifests(tmp_path)
     for run_id in ("one", "two"):
-        source = tmp_path / "_manifests/prod.one.json"
-        (dead / f"superseded.prod.{run_id}.json").write_text(source.read_text().replace("prod.one", f"prod.{run_id}"))
+        files = tuple(msgspec.structs.replace(f, path=f.path.replace(".one.", f".{run_id}.")) for f in one.files)
+        aside = msgspec.structs.replace(one, run_id=run_id, files=files)
+        write_manifest(aside, Lake(tmp_path).aside("prod.dead", f"prod.{run_id}"), via=dead / "new")
     orphan = tmp_path / "tables/date=2026-11-23/prod.two.jsonl"
     orphan.touch()
     recover(tmp_path, "jsonl")
