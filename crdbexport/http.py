@@ -28,6 +28,7 @@ CONNECT_SECONDS = 10.0
 CONNECT_SHARE = 0.9
 GZIP_WINDOW = 31
 STEP_BYTES = 1024 * 1024
+_ASIDE = "crdbexport_location"
 
 Trouble = Literal["connect", "timeout", "broken", "too_large"]
 
@@ -89,6 +90,7 @@ class HttpClient:
             timeout=httpx.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds * CONNECT_SHARE)),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
+            event_hooks={"response": [_set_location_aside]},
         )
 
     async def __aenter__(self) -> HttpClient:
@@ -108,7 +110,7 @@ class HttpClient:
                 self._client.stream(method, url, headers=headers, content=content) as response,
             ):
                 body = await _read(response, self._max_body_bytes, cut=self._cut_body)
-                return Reply(response.status_code, dict(response.headers), body)
+                return Reply(response.status_code, {**response.headers, **response.extensions[_ASIDE]}, body)
         except httpx.ConnectTimeout as error:
             raise NoReplyError("no connection within the time allowed", "connect") from error
         except (TimeoutError, httpx.TimeoutException) as error:
@@ -123,6 +125,12 @@ class HttpClient:
             _sending.reset(sending)
 
 
+async def _set_location_aside(response: httpx.Response) -> None:
+    """httpx makes the next request of a redirect even where it is not to follow, and fails where it leads nowhere."""
+    location = response.headers.pop("location", None)
+    response.extensions[_ASIDE] = {} if location is None else {"location": location}
+
+
 def _hush_foreign_logs() -> None:
     for name in FOREIGN_LOGS:
         logger = logging.getLogger(name)
@@ -133,9 +141,12 @@ def _hush_foreign_logs() -> None:
 def tls_context(ca_cert: Path | None = None) -> ssl.SSLContext:
     """Certificates are always verified: against `ca_cert` if it is given, else against the system's authorities."""
     try:
-        return ssl.create_default_context(cafile=str(ca_cert) if ca_cert else None)
+        context = ssl.create_default_context(cafile=str(ca_cert) if ca_cert else None)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"--ca-cert {ca_cert}: not a readable PEM certificate ({error})") from error
+    # The default since Python 3.10, which a system's OpenSSL configuration may lower.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _connect_trouble(error: httpx.ConnectError) -> NoReplyError | CertificateError:

@@ -1,8 +1,9 @@
-"""The one door to tenacity: what is tried again, how often, and how long to wait in between."""
+"""The one door to tenacity: what is tried again, how often, at whose cost, and how long to wait in between."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 from collections.abc import Awaitable, Callable
@@ -18,14 +19,66 @@ T = TypeVar("T")
 # Digits only: float() would also take "nan", "inf" and "1_000", and a sleep of 1e12 s overflows.
 RETRY_AFTER_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
+# The numbers of botocore's retry mode "standard".
+BUDGET_TOKENS = 500
+RETRY_TOKENS = 14
+THROTTLED_RETRY_TOKENS = 5
+CLEAN_SUCCESS_TOKENS = 1
+
+log = logging.getLogger(__name__)
+
 
 class TransientError(Exception):
-    """This attempt failed and another may not. `final` is what to raise when no attempt is left."""
+    """This attempt failed and another may not. `final` is what to raise when no attempt is left.
 
-    def __init__(self, final: Exception, *, retry_after: float | None = None) -> None:
+    `throttled` says that the server asks for fewer requests; `attempts` is the most that this kind of failure deserves.
+    """
+
+    def __init__(
+        self,
+        final: Exception,
+        *,
+        retry_after: float | None = None,
+        throttled: bool = False,
+        attempts: int | None = None,
+    ) -> None:
         super().__init__(str(final))
         self.final = final
         self.retry_after = retry_after
+        self.throttled = throttled
+        self.attempts = attempts
+
+    @property
+    def tokens(self) -> int:
+        """What another attempt costs."""
+        return THROTTLED_RETRY_TOKENS if self.throttled else RETRY_TOKENS
+
+
+@dataclass
+class RetryBudget:
+    """A bucket of tokens that all retries of one client share, so that they do not multiply an outage.
+
+    A retry is paid in advance and paid back if it works; clean successes fill the bucket up again. `denied` counts the
+    retries that it could not pay.
+    """
+
+    tokens: int = BUDGET_TOKENS
+    capacity: int = BUDGET_TOKENS
+    denied: int = 0
+
+    def pay(self, tokens: int) -> bool:
+        """Take so many tokens; where there are not enough of them, none is taken."""
+        if tokens > self.tokens:
+            if not self.denied:
+                spent = {"event": "retry_budget_spent"}
+                log.warning("too many requests fail: they are no longer tried again, until others succeed", extra=spent)
+            self.denied += 1
+            return False
+        self.tokens -= tokens
+        return True
+
+    def put_back(self, tokens: int) -> None:
+        self.tokens = min(self.capacity, self.tokens + tokens)
 
 
 @dataclass(frozen=True)
@@ -49,14 +102,28 @@ async def with_retries(
     attempt: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
     *,
+    budget: RetryBudget | None = None,
     on_retry: Callable[[TransientError, float], None] = lambda error, seconds: None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
-    """The result of the first attempt that succeeds; nothing but `TransientError` is tried again."""
+    """The result of the first attempt that succeeds; nothing but `TransientError` is tried again.
+
+    Each retry is paid out of `budget`; where that lacks the tokens, the error stands.
+    """
+    purse = budget or RetryBudget()
+    paid = 0
 
     async def attempted() -> T:
         # tenacity awaits only what it can see to be a coroutine function.
         return await attempt()
+
+    def stop(state: tenacity.RetryCallState) -> bool:
+        nonlocal paid
+        error = _transient(state)
+        if state.attempt_number >= min(policy.attempts, error.attempts or policy.attempts):
+            return True
+        paid = error.tokens
+        return not purse.pay(paid)
 
     def wait(state: tenacity.RetryCallState) -> float:
         return policy.wait_seconds(state.attempt_number, _transient(state).retry_after)
@@ -66,16 +133,21 @@ async def with_retries(
 
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_attempt(policy.attempts),
+        stop=stop,
         wait=wait,
         before_sleep=tell,
         sleep=sleep,
         reraise=True,
     )
     try:
-        return await retrying(attempted)
+        result: T = await retrying(attempted)
     except TransientError as error:
         raise error.final from error.__cause__
+    except Exception:
+        purse.put_back(paid)  # An answer that nobody likes is an answer.
+        raise
+    purse.put_back(paid or CLEAN_SUCCESS_TOKENS)
+    return result
 
 
 def _transient(state: tenacity.RetryCallState) -> TransientError:

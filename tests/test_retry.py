@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from crdbexport.errors import ClusterUnavailableError, UnreadableError
-from crdbexport.retry import RetryPolicy, TransientError, retry_after_seconds, with_retries
+from crdbexport.retry import RetryBudget, RetryPolicy, TransientError, retry_after_seconds, with_retries
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -35,15 +37,15 @@ class Flaky:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    def run(self, policy: RetryPolicy) -> str:
+    def run(self, policy: RetryPolicy, budget: RetryBudget | None = None) -> str:
         def tell(error: TransientError, seconds: float) -> None:
             self.told.append((str(error), seconds))
 
-        return asyncio.run(with_retries(self.attempt, policy, on_retry=tell, sleep=self.sleep))
+        return asyncio.run(with_retries(self.attempt, policy, budget=budget, on_retry=tell, sleep=self.sleep))
 
 
-def transient(message: str = "busy", retry_after: float | None = None) -> TransientError:
-    return TransientError(UnreadableError(message, reason="server_error"), retry_after=retry_after)
+def transient(message: str = "busy", retry_after: float | None = None, **kind: Any) -> TransientError:
+    return TransientError(UnreadableError(message, reason="server_error"), retry_after=retry_after, **kind)
 
 
 def test_the_first_attempt_that_succeeds_is_the_result() -> None:
@@ -101,6 +103,111 @@ def test_each_retry_is_told_with_its_error_and_its_wait() -> None:
     flaky.run(RetryPolicy())
     assert [message for message, _ in flaky.told] == ["first", "second"]
     assert [seconds for _, seconds in flaky.told] == flaky.slept
+
+
+def test_a_kind_of_failure_may_deserve_fewer_attempts() -> None:
+    flaky = Flaky(transient(attempts=2), transient(attempts=2))
+    with pytest.raises(UnreadableError):
+        flaky.run(RetryPolicy(attempts=5))
+    assert flaky.tries == 2
+    flaky = Flaky(transient(attempts=9), transient(), transient())
+    with pytest.raises(UnreadableError):
+        flaky.run(RetryPolicy(attempts=3))
+    assert flaky.tries == 3
+
+
+def test_a_clean_success_puts_one_token_back_and_never_more_than_there_is_room_for() -> None:
+    budget = RetryBudget(tokens=498)
+    for left in (499, 500, 500):
+        Flaky().run(RetryPolicy(), budget)
+        assert budget.tokens == left
+
+
+@pytest.mark.parametrize(("kind", "cost"), [({}, 14), ({"throttled": True}, 5)], ids=["failed", "throttled"])
+def test_a_retry_is_paid_in_advance_and_paid_back_if_it_works(kind: dict[str, bool], cost: int) -> None:
+    budget = RetryBudget(tokens=100)
+    levels: list[int] = []
+
+    async def attempt() -> None:
+        levels.append(budget.tokens)
+        if len(levels) < 3:
+            raise transient(**kind)
+
+    async def sleep(seconds: float) -> None:
+        pass
+
+    asyncio.run(with_retries(attempt, RetryPolicy(), budget=budget, sleep=sleep))
+    assert levels == [100, 100 - cost, 100 - 2 * cost]
+    assert budget.tokens == 100 - cost, "the retry that failed is not paid back"
+
+
+def test_a_final_refusal_is_an_answer_for_which_the_retry_is_paid_back() -> None:
+    budget = RetryBudget(tokens=100)
+    with pytest.raises(UnreadableError):
+        Flaky(transient(), UnreadableError("gone", reason="not_found")).run(RetryPolicy(), budget)
+    assert budget.tokens == 100
+
+
+@pytest.mark.parametrize(("kind", "retries"), [({}, 35), ({"throttled": True}, 100)], ids=["failed", "throttled"])
+def test_a_full_budget_pays_for_so_many_failing_retries_and_then_for_none(kind: dict[str, bool], retries: int) -> None:
+    budget = RetryBudget()
+    flaky = Flaky(*[transient(**kind)] * 500)
+    for _ in range(50):
+        with pytest.raises(UnreadableError):
+            flaky.run(RetryPolicy(attempts=5), budget)
+    assert flaky.tries == 50 + retries
+    assert len(flaky.slept) == len(flaky.told) == retries
+
+
+def test_without_tokens_the_error_stands_at_once_and_that_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    budget = RetryBudget(tokens=13)
+    final = ClusterUnavailableError("no node answers")
+    for _ in range(2):
+        flaky = Flaky(TransientError(final))
+        with pytest.raises(ClusterUnavailableError) as caught:
+            flaky.run(RetryPolicy(), budget)
+        assert caught.value is final
+        assert (flaky.tries, flaky.slept, budget.tokens) == (1, [], 13)
+    assert budget.denied == 2
+    assert [record.event for record in caplog.records] == ["retry_budget_spent"]  # type: ignore[attr-defined]
+
+
+class BudgetMachine(RuleBasedStateMachine):
+    """Requests of all kinds that share a budget."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.budget = RetryBudget()
+        self.clean = self.failing_retries = 0
+
+    @rule(kinds=st.lists(st.booleans(), max_size=7), works=st.booleans(), attempts=st.integers(1, 6))
+    def request(self, kinds: list[bool], works: bool, attempts: int) -> None:
+        end = [] if works else [UnreadableError("gone", reason="not_found")]
+        flaky = Flaky(*[transient(throttled=kind) for kind in kinds], *end)
+        try:
+            flaky.run(RetryPolicy(attempts=attempts), self.budget)
+        except UnreadableError as error:
+            self.failing_retries += flaky.tries - 1 - (error.reason == "not_found" and flaky.tries > 1)
+        else:
+            self.clean += flaky.tries == 1
+            self.failing_retries += max(0, flaky.tries - 2)
+
+    @rule(tokens=st.sampled_from([1, 5, 14, 10**9]))
+    def more_than_was_taken(self, tokens: int) -> None:
+        self.budget.put_back(tokens)
+        self.clean += tokens
+
+    @invariant()
+    def neither_negative_nor_over_its_capacity(self) -> None:
+        assert 0 <= self.budget.tokens <= self.budget.capacity
+
+    @invariant()
+    def no_more_failing_retries_than_tokens_pay_for(self) -> None:
+        assert 5 * self.failing_retries <= 500 + self.clean
+
+
+BudgetMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+test_the_budget_keeps_its_bounds_whatever_comes = BudgetMachine.TestCase
 
 
 def test_a_cancelled_wait_ends_the_retries() -> None:

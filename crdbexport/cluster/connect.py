@@ -11,18 +11,25 @@ from crdbexport.cluster.transport import ClusterTransport
 from crdbexport.config import ExportConfig, password
 from crdbexport.errors import ConfigError
 from crdbexport.http import HttpClient, tls_context
+from crdbexport.redaction import Redaction
 from crdbexport.report import RequestCounts
 from crdbexport.retry import RetryPolicy
 
 
 @asynccontextmanager
 async def connected(
-    config: ExportConfig, counts: RequestCounts, retry: RetryPolicy | None = None
+    config: ExportConfig,
+    counts: RequestCounts,
+    retry: RetryPolicy | None = None,
+    redaction: Redaction | None = None,
 ) -> AsyncIterator[Session]:
-    """A session with the configured cluster, logged out at the end. `counts` goes on counting to the very last."""
+    """A session with the configured cluster, logged out at the end. `counts` goes on counting to the very last.
+
+    `redaction` learns the tokens of logins before anything is done with them.
+    """
     async with HttpClient(
         timeout_seconds=config.timeout,
-        connections=config.concurrency,
+        connections=config.concurrency + 1,  # One is for asking after the cluster's health while all others wait.
         tls=tls_context(config.ca_cert),
         trust_env=config.trust_env,
     ) as http:
@@ -34,7 +41,7 @@ async def connected(
             retry or RetryPolicy(),
             counts=counts,
         )
-        async with Session(transport, _credentials(config)) as session:
+        async with Session(transport, _credentials(config), redaction or Redaction()) as session:
             yield session
 
 

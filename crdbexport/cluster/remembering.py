@@ -25,6 +25,8 @@ class Memory(Protocol):
 
     def keep(self, question: str, answer: bytes) -> None: ...
 
+    def forget(self) -> None: ...
+
 
 class Nothing:
     """A memory that keeps nothing."""
@@ -35,12 +37,15 @@ class Nothing:
     def keep(self, question: str, answer: bytes) -> None:
         pass
 
+    def forget(self) -> None:
+        pass
+
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of one question; `value` is there unless it could not be read at all."""
+    """What came of one question; `value`, in MessagePack, is there unless it could not be read at all."""
 
     kind: Literal["read", "partly", "unreadable", "look_again"]
-    value: msgspec.Raw = msgspec.Raw()
+    value: bytes = b""
     message: str = ""
     reason: str = ""
     http_status: int | None = None
@@ -82,10 +87,14 @@ class RememberingDialect:
 
     async def table_details(self, session: Session, table: Table, parts: Parts = EVERYTHING) -> TableDetails:
         name = (table.database, table.schema, table.name)
-        look = "second_look" if name in self._unsettled else "table_details"
+        first_look = name not in self._unsettled
         try:
-            return await self._asked(
-                (look, *name), TableDetails, lambda: self._dialect.table_details(session, table, parts)
+            return await remembered(
+                self._memory,
+                ("table_details" if first_look else "second_look", *name),
+                TableDetails,
+                lambda: self._dialect.table_details(session, table, parts),
+                first_look=first_look,
             )
         except LookAgainError:
             self._unsettled.add(name)
@@ -95,10 +104,18 @@ class RememberingDialect:
         return await remembered(self._memory, question, shape, ask)
 
 
-async def remembered(memory: Memory, question: tuple[str, ...], shape: Any, ask: Callable[[], Awaitable[T]]) -> T:
+async def remembered(
+    memory: Memory,
+    question: tuple[str, ...],
+    shape: Any,
+    ask: Callable[[], Awaitable[T]],
+    *,
+    first_look: bool = False,
+) -> T:
     """What the memory holds for the question, of type `shape`, else what `ask` answers, which is kept.
 
-    `UnreadableError` is an answer as well, unless it comes of a server in trouble.
+    `UnreadableError` is an answer as well, unless it comes of a server in trouble. That a first look is to be followed
+    by another is kept whatever the cause, for it decides the order of the records.
     """
     key = msgspec.json.encode(question).decode()
     known = memory.recall(key)
@@ -108,18 +125,18 @@ async def remembered(memory: Memory, question: tuple[str, ...], shape: Any, ask:
     try:
         value = await ask()
     except UnreadableError as error:
-        if isinstance(error, LookAgainError) or error.reason not in PASSING:
+        if error.reason not in PASSING or (first_look and isinstance(error, LookAgainError)):
             memory.keep(key, msgspec.msgpack.encode(_answer_of(error)))
         raise
-    memory.keep(key, msgspec.msgpack.encode(Answer("read", _packed(value))))
+    memory.keep(key, msgspec.msgpack.encode(Answer("read", msgspec.msgpack.encode(value))))
     return value
 
 
 def _answer_of(error: UnreadableError) -> Answer:
     told = (str(error), error.reason, error.http_status)
     if isinstance(error, PartlyReadError):
-        return Answer("partly", _packed(error.value), *told)
-    return Answer("look_again" if isinstance(error, LookAgainError) else "unreadable", msgspec.Raw(), *told)
+        return Answer("partly", msgspec.msgpack.encode(error.value), *told)
+    return Answer("look_again" if isinstance(error, LookAgainError) else "unreadable", b"", *told)
 
 
 def _recalled(answer: Answer, shape: Any) -> Any:
@@ -130,7 +147,3 @@ def _recalled(answer: Answer, shape: Any) -> Any:
         value = msgspec.msgpack.decode(answer.value, type=shape)
         raise PartlyReadError(answer.message, value, reason=answer.reason, http_status=answer.http_status)
     raise kind(answer.message, reason=answer.reason, http_status=answer.http_status)
-
-
-def _packed(value: Any) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.msgpack.encode(value))

@@ -26,6 +26,7 @@ from crdbexport.errors import (
     shown,
 )
 from crdbexport.http import Reply
+from crdbexport.redaction import Redaction
 from crdbexport.retry import TransientError
 
 SESSION_HEADER = "X-Cockroach-API-Session"
@@ -61,9 +62,10 @@ class Session:
     A token of its own is logged out at the end, whatever happened; one that the user brought never is.
     """
 
-    def __init__(self, transport: ClusterTransport, credentials: Credentials) -> None:
+    def __init__(self, transport: ClusterTransport, credentials: Credentials, redaction: Redaction) -> None:
         self._transport = transport
         self._credentials = credentials
+        self._redaction = redaction
         self._token = credentials.token
         self._renewed = False
         self._renewing = asyncio.Lock()
@@ -168,6 +170,7 @@ class Session:
                     "password, and that the role may log in; a cluster without authentication takes --no-login",
                     status=reply.status,
                 ) from None
+            self._redaction.learn(decoded.session)
             return Secret(decoded.session)
 
         return await self._vital(LOGIN, judge, headers=FORM, content=form)

@@ -1,4 +1,4 @@
-"""Requests to one cluster: its addresses, the ceiling, the pace, the retries, and the counting of it all."""
+"""Requests to one cluster: its addresses, its health, the ceiling, the pace, the retries, and the count of it all."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from crdbexport.errors import (
-    CertificateError,
-    ClusterUnavailableError,
-    CrdbExportError,
-    LookAgainError,
-    UnreadableError,
-)
+from crdbexport.cluster.breaker import CONTINUE, Breaker
+from crdbexport.errors import CertificateError, ClusterUnavailableError, CrdbExportError, UnreadableError
 from crdbexport.http import HttpClient, NoReplyError, Reply
 from crdbexport.report import RequestCounts
-from crdbexport.retry import RetryPolicy, TransientError, with_retries
+from crdbexport.retry import RetryBudget, RetryPolicy, TransientError, with_retries
 
 T = TypeVar("T")
 Judge = Callable[[Reply], T]
 Sleep = Callable[[float], Awaitable[None]]
 
-FAILURES_IN_A_ROW = 20
 # The statuses of a server, or of what stands before it, that is in trouble: they may pass.
 TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+# A statement that took too long will not be faster the next time.
+ATTEMPTS_AFTER_TIMEOUT = 2
+QUIET_SECONDS = 60.0
+HEALTH_SECONDS = 15.0
+HEALTH_RETRY = RetryPolicy(attempts=3, base_seconds=1.0)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +55,9 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
 
+HEALTH = Endpoint("GET", ("health",))
+
+
 @dataclass
 class Pace:
     """Spaces requests evenly, at most `per_second`; `hold` stops them all for a while."""
@@ -81,7 +83,8 @@ class Pace:
 class ClusterTransport:
     """Sends requests to the cluster's base URLs under a ceiling, and tries again what may pass.
 
-    A failure that concerns the whole cluster ends every later request at once, so that a run stops soon.
+    A request keeps its place under the ceiling until it is settled, so that a cluster in trouble is asked for nothing
+    new meanwhile. A failure that concerns the whole cluster ends every other request, so that a run stops soon.
     """
 
     http: HttpClient
@@ -89,15 +92,16 @@ class ClusterTransport:
     concurrency: int
     max_rps: float | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    budget: RetryBudget = field(default_factory=RetryBudget)
     sleep: Sleep = asyncio.sleep
     counts: RequestCounts = field(default_factory=RequestCounts)
 
     def __post_init__(self) -> None:
         self._ceiling = asyncio.Semaphore(self.concurrency)
         self._pace = Pace(self.max_rps, lambda: asyncio.get_running_loop().time(), self.sleep)
+        # Nobody is silent while the pace keeps us from asking.
+        self._breaker = Breaker(self._ask_health, QUIET_SECONDS + (1 / self.max_rps if self.max_rps else 0))
         self._base = 0
-        self._failures_in_a_row = 0
-        self._fatal: CrdbExportError | None = None
 
     async def exchange(
         self,
@@ -108,14 +112,31 @@ class ClusterTransport:
         content: bytes | None = None,
     ) -> T:
         """What `judge` makes of the first usable reply; it raises `TransientError` for one to try again."""
+        async with self._breaker.watching(), self._ceiling:
+            try:
+                result = await self._tried(endpoint, judge, headers, content)
+            except UnreadableError as error:
+                await self._note_failure(error)
+                raise
+            except CrdbExportError as error:
+                self.end(error)
+                raise
+            self._breaker.answered()
+            return result
+
+    async def _tried(
+        self, endpoint: Endpoint, judge: Judge[T], headers: Mapping[str, str] | None, content: bytes | None
+    ) -> T:
         attempts = 0
 
         async def attempt() -> T:
             nonlocal attempts
+            await self._pace.turn()
+            if self._breaker.error:
+                raise self._breaker.error
             attempts += 1
-            if attempts > 1:
-                self.counts.retried += 1
-            return await self._attempt(endpoint, judge, headers, content)
+            self.counts.retried += attempts > 1
+            return await self._ask(endpoint, judge, headers, content)
 
         def tell(error: TransientError, seconds: float) -> None:
             log.info(
@@ -125,37 +146,42 @@ class ClusterTransport:
                 extra={"event": "retry", "endpoint": str(endpoint)},
             )
 
-        try:
-            result = await with_retries(attempt, self.retry, on_retry=tell, sleep=self.sleep)
-        except UnreadableError as error:
-            self._note_failure(error)
-            raise
-        except CrdbExportError as error:
-            self.end(error)
-            raise
-        self._failures_in_a_row = 0
-        return result
+        return await with_retries(attempt, self.retry, budget=self.budget, on_retry=tell, sleep=self.sleep)
 
     async def farewell(self, endpoint: Endpoint, headers: Mapping[str, str]) -> Reply:
         """One last request, sent once and even after the end of everything else."""
         self.counts.total += 1
         return await self._send(endpoint, headers, None)
 
-    async def _attempt(
-        self, endpoint: Endpoint, judge: Judge[T], headers: Mapping[str, str] | None, content: bytes | None
-    ) -> T:
-        async with self._ceiling:
-            await self._pace.turn()
-            if self._fatal:
-                raise self._fatal
-            self.counts.total += 1
+    async def _ask_health(self) -> None:
+        """Raises where nothing answers, or a server in trouble; not under the ceiling, which may be taken for long."""
+
+        async def ask() -> None:
             try:
-                return judge(await self._send(endpoint, headers, content))
-            except BaseException as error:
-                self.counts.failed += 1
-                if isinstance(error, TransientError) and error.retry_after:
-                    self._pace.hold(min(error.retry_after, self.retry.retry_after_cap_seconds))
-                raise
+                async with asyncio.timeout(HEALTH_SECONDS):
+                    await self._ask(HEALTH, _healthy)
+            except TimeoutError as error:
+                what = f"{HEALTH} at {origin(self.base_url)}: no answer within {HEALTH_SECONDS:g} s"
+                raise TransientError(UnreadableError(what, reason="timeout")) from error
+
+        await with_retries(ask, HEALTH_RETRY, sleep=self.sleep)
+
+    async def _ask(
+        self,
+        endpoint: Endpoint,
+        judge: Judge[T],
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> T:
+        self.counts.total += 1
+        try:
+            return judge(await self._send(endpoint, headers, content))
+        except BaseException as error:
+            self.counts.failed += 1
+            # Who throttles means the client; who is out of service may mean this endpoint alone.
+            if isinstance(error, TransientError) and error.throttled and error.retry_after:
+                self._pace.hold(min(error.retry_after, self.retry.retry_after_cap_seconds))
+            raise
 
     async def _send(self, endpoint: Endpoint, headers: Mapping[str, str] | None, content: bytes | None) -> Reply:
         base = self.base_url
@@ -176,13 +202,13 @@ class ClusterTransport:
         if error.trouble == "connect":
             # Of the requests that fail side by side, one moves on to the next address.
             self._base += base == self.base_url
-            return TransientError(
-                ClusterUnavailableError(f"{where}; check --url and that the node is up, then run it again")
-            )
+            return TransientError(ClusterUnavailableError(f"{where}; check --url and that the node is up; {CONTINUE}"))
         what = f"{endpoint} at {where}"
         if error.trouble == "too_large":
             return UnreadableError(what, reason="too_large")
-        return TransientError(UnreadableError(what, reason="timeout" if error.trouble == "timeout" else "bad_body"))
+        if error.trouble == "timeout":
+            return TransientError(UnreadableError(what, reason="timeout"), attempts=ATTEMPTS_AFTER_TIMEOUT)
+        return TransientError(UnreadableError(what, reason="bad_body"))
 
     @property
     def base_url(self) -> str:
@@ -191,22 +217,21 @@ class ClusterTransport:
 
     def end(self, error: CrdbExportError) -> CrdbExportError:
         """Let every later request end with this error, or with the one that came before it."""
-        self._fatal = self._fatal or error
-        return self._fatal
+        return self._breaker.end(error)
 
-    def _note_failure(self, error: UnreadableError) -> None:
-        if isinstance(error, LookAgainError):
-            return  # Expected of some objects for ever: it says nothing of the cluster.
+    async def _note_failure(self, error: UnreadableError) -> None:
         if error.reason == "too_large" or not (error.http_status is None or error.http_status in TRY_AGAIN):
             # The server answers: whatever is wrong is wrong with this object.
-            self._failures_in_a_row = 0
-            return
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= FAILURES_IN_A_ROW and not self._fatal:
-            self._fatal = ClusterUnavailableError(
-                f"{FAILURES_IN_A_ROW} requests in a row failed, each of them {self.retry.attempts} times "
-                f"(the last: {error}); the cluster seems to be in trouble, run it again later"
-            )
+            self._breaker.answered()
+        else:
+            await self._breaker.failed(error)
+
+
+def _healthy(reply: Reply) -> None:
+    """Whatever else it answers, it is alive: real servers know this path by another name."""
+    if reply.status in TRY_AGAIN:
+        error = UnreadableError(f"{HEALTH} answered {reply.status}", reason="server_error", http_status=reply.status)
+        raise TransientError(error)
 
 
 def origin(url: str) -> str:

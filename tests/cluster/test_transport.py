@@ -10,13 +10,20 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
+from crdbexport.cluster.breaker import FAILURES_IN_A_ROW
 from crdbexport.cluster.dialects.wire_documented import TableReply
 from crdbexport.cluster.replies import judged
-from crdbexport.cluster.transport import FAILURES_IN_A_ROW, ClusterTransport, Endpoint, Pace
-from crdbexport.errors import ClusterUnavailableError, CrdbExportError, RedirectRefusedError, UnreadableError
+from crdbexport.cluster.transport import ClusterTransport, Endpoint, Pace
+from crdbexport.errors import (
+    ClusterUnavailableError,
+    CrdbExportError,
+    LookAgainError,
+    RedirectRefusedError,
+    UnreadableError,
+)
 from crdbexport.http import HttpClient
 from crdbexport.report import RequestCounts
-from crdbexport.retry import RetryPolicy
+from crdbexport.retry import RetryBudget, RetryPolicy
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.faults import Body, Delay, Disconnect, Faults, Rule, Status, Truncate
 from crdbexport.sandbox.world import World
@@ -26,7 +33,7 @@ Serve = Callable[[Sandbox], str]
 Work = Callable[[ClusterTransport], Awaitable[T]]
 
 ONCE = RetryPolicy(attempts=1)
-LIST = "/api/v2/databases"
+LIST, HEALTH = "/api/v2/databases", "/api/v2/health"
 REQUESTS_AT_ONCE = 8
 
 
@@ -65,7 +72,7 @@ def with_transport(tls: ssl.SSLContext) -> Callable[..., Any]:
 
     def run(work: Work[T], *urls: str, concurrency: int = 4, timeout: float = 5.0, **options: Any) -> T:
         async def main() -> T:
-            async with HttpClient(timeout_seconds=timeout, connections=concurrency, tls=tls) as http:
+            async with HttpClient(timeout_seconds=timeout, connections=concurrency + 1, tls=tls) as http:
                 bases = [f"{url}/api/v2" for url in urls]
                 return await work(ClusterTransport(http, bases, concurrency, **{"sleep": Sleeper(), **options}))
 
@@ -177,11 +184,11 @@ def test_the_transport_keeps_the_pace(serve: Serve, with_transport: Any) -> None
     assert sleep.slept == pytest.approx([10, 20, 30, 40], abs=1)
 
 
-@pytest.mark.parametrize(("status", "asked", "held"), [(429, "7", 7), (503, "7", 7), (429, "99999", 120)])
-def test_a_server_that_asks_to_wait_is_left_alone_by_everybody(
-    status: int, asked: str, held: float, serve: Serve, with_transport: Any
+@pytest.mark.parametrize(("asked", "held"), [("7", 7), ("99999", 120)])
+def test_a_server_that_throttles_is_left_alone_by_everybody(
+    asked: str, held: float, serve: Serve, with_transport: Any
 ) -> None:
-    busy = Rule(f"{LIST}/movr", Status(status, {"Retry-After": asked}))
+    busy = Rule(f"{LIST}/movr", Status(429, {"Retry-After": asked}))
     sleep = Sleeper()
 
     async def work(transport: ClusterTransport) -> None:
@@ -194,8 +201,11 @@ def test_a_server_that_asks_to_wait_is_left_alone_by_everybody(
     assert sleep.slept == pytest.approx([held], abs=1)
 
 
-def test_a_failure_that_names_no_wait_holds_nobody_else(serve: Serve, with_transport: Any) -> None:
-    busy = Rule(f"{LIST}/movr", Status(503))
+@pytest.mark.parametrize("action", [Status(503), Status(503, {"Retry-After": "7"}), Status(429)], ids=str)
+def test_what_may_be_the_trouble_of_one_endpoint_holds_nobody_else(
+    action: Status, serve: Serve, with_transport: Any
+) -> None:
+    busy = Rule(f"{LIST}/movr", action)
     sleep = Sleeper()
 
     async def work(transport: ClusterTransport) -> None:
@@ -245,8 +255,59 @@ def test_a_late_answer_is_a_timeout(serve: Serve, with_transport: Any) -> None:
     assert "GET databases/movr at http://127.0.0.1:" in str(error)
 
 
+def test_a_timeout_is_tried_again_once(serve: Serve, with_transport: Any) -> None:
+    rule = Rule(f"{LIST}/movr", Delay(5))
+
+    async def work(transport: ClusterTransport) -> CrdbExportError:
+        return await end_of(transport, database("movr"))
+
+    with_transport(work, serve(sandbox(rule)), timeout=0.05)
+    assert rule.fired == 2
+
+
+def test_a_request_keeps_its_place_under_the_ceiling_until_it_is_settled(serve: Serve, with_transport: Any) -> None:
+    app = sandbox(Rule(f"{LIST}/movr", Status(503), hits={1, 2}))
+
+    async def work(transport: ClusterTransport) -> None:
+        await asyncio.gather(get(transport, database("movr")), get(transport, database("bank")))
+
+    with_transport(work, serve(app), concurrency=1)
+    assert list(app.hits.items()) == [(f"{LIST}/movr", 3), (f"{LIST}/bank", 1)]
+
+
+def test_a_budget_that_is_spent_leaves_one_attempt_until_answers_refill_it(serve: Serve, with_transport: Any) -> None:
+    broken = Rule(f"{LIST}/f[0-9]+", Status(500))
+    budget = RetryBudget(tokens=2 * 14 + 13)
+
+    async def work(transport: ClusterTransport) -> None:
+        await end_of(transport, failing(1))
+        assert (broken.fired, budget.tokens, budget.denied) == (3, 13, 1)
+        await end_of(transport, failing(2))
+        assert (broken.fired, budget.tokens, budget.denied) == (4, 13, 2)
+        await get(transport, database("movr"))
+        assert budget.tokens == 14
+        await end_of(transport, failing(3))
+        assert (broken.fired, budget.tokens) == (6, 0)
+
+    with_transport(work, serve(sandbox(broken)), budget=budget)
+
+
+def test_what_is_looked_at_again_costs_the_budget_nothing(serve: Serve, with_transport: Any) -> None:
+    async def work(transport: ClusterTransport) -> None:
+        for number in range(FAILURES_IN_A_ROW * 2):
+            with pytest.raises(LookAgainError):
+                await look(transport, failing(number))
+        assert transport.budget == RetryBudget()
+
+    with_transport(work, serve(sandbox(Rule(f"{LIST}/f[0-9]+", Status(500)))))
+
+
 def failing(number: int) -> Endpoint:
     return database(f"f{number}")
+
+
+async def look(transport: ClusterTransport, endpoint: Endpoint) -> bytes:
+    return await transport.exchange(endpoint, lambda reply: judged(endpoint, reply, bytes, look_again_at={500}))
 
 
 def test_many_failures_in_a_row_end_the_run(serve: Serve, with_transport: Any) -> None:
@@ -257,9 +318,64 @@ def test_many_failures_in_a_row_end_the_run(serve: Serve, with_transport: Any) -
 
     ends = with_transport(work, serve(app), retry=RetryPolicy(attempts=2))
     assert FAILURES_IN_A_ROW == 20
-    assert [type(end) for end in ends] == [UnreadableError] * 20 + [ClusterUnavailableError] * 3
-    assert app.hits.total() == 20 * 2, "what comes after the end is not sent"
-    assert "20 requests in a row failed, each of them 2 times" in str(ends[-1])
+    assert [type(end) for end in ends] == [UnreadableError] * 19 + [ClusterUnavailableError] * 4
+    assert app.hits.total() == 20 * 2 + app.hits[HEALTH], "what comes after the end is not sent"
+    assert app.hits[HEALTH] == 1, "good health does not keep a run alive in which nothing can be read"
+    assert "20 objects in a row could not be read (the last: GET databases/f19 answered 500)" in str(ends[-1])
+    assert "the same command continues later" in str(ends[-1])
+
+
+def test_three_failures_in_a_row_end_the_run_where_the_health_is_bad_too(serve: Serve, with_transport: Any) -> None:
+    app = sandbox(Rule(".*", Status(500)))
+
+    async def work(transport: ClusterTransport) -> list[CrdbExportError]:
+        return [await end_of(transport, failing(number)) for number in range(5)]
+
+    ends = with_transport(work, serve(app), retry=ONCE)
+    assert [type(end) for end in ends] == [UnreadableError] * 2 + [ClusterUnavailableError] * 3
+    assert app.hits == {f"{LIST}/f0": 1, f"{LIST}/f1": 1, f"{LIST}/f2": 1, HEALTH: 3}
+    assert "3 objects in a row could not be read, and the cluster is not in good health" in str(ends[-1])
+
+
+def test_objects_that_fail_as_views_do_end_no_run_in_good_health(serve: Serve, with_transport: Any) -> None:
+    app = sandbox(Rule(f"{LIST}/f[0-9]+", Status(500)))
+
+    async def work(transport: ClusterTransport) -> None:
+        for number in range(3 + 2 * FAILURES_IN_A_ROW):
+            with pytest.raises(LookAgainError):
+                await look(transport, failing(number))
+
+    with_transport(work, serve(app))
+    assert app.hits[HEALTH] == 3
+
+
+def test_that_views_are_no_trouble_does_not_excuse_what_fails_after_them(serve: Serve, with_transport: Any) -> None:
+    app = sandbox(Rule(HEALTH, Status(500), hits=range(2, 99)), Rule(f"{LIST}/f[0-9]+", Status(500)))
+
+    async def work(transport: ClusterTransport) -> None:
+        for number in range(5):
+            with pytest.raises(LookAgainError):
+                await look(transport, failing(number))
+        assert app.hits[HEALTH] == 1
+        for number in range(2):
+            assert isinstance(await end_of(transport, failing(number)), UnreadableError)
+        assert isinstance(await end_of(transport, failing(2)), ClusterUnavailableError)
+
+    with_transport(work, serve(app), retry=ONCE)
+
+
+def test_objects_that_fail_as_views_do_end_a_run_in_bad_health(serve: Serve, with_transport: Any) -> None:
+    app = sandbox(Rule(".*", Status(500)))
+
+    async def work(transport: ClusterTransport) -> None:
+        for number in range(2):
+            with pytest.raises(LookAgainError):
+                await look(transport, failing(number))
+        with pytest.raises(ClusterUnavailableError):
+            await look(transport, failing(2))
+
+    with_transport(work, serve(app))
+    assert app.hits[HEALTH] == 3
 
 
 @pytest.mark.parametrize("between", ["movr", "nobody"])
@@ -273,7 +389,7 @@ def test_an_answer_in_between_ends_the_row_of_failures(between: str, serve: Serv
                 await asyncio.gather(get(transport, database(between)), return_exceptions=True)
 
     with_transport(work, serve(app), retry=ONCE)
-    assert app.hits.total() == FAILURES_IN_A_ROW + 5 + 3
+    assert app.hits.total() - app.hits[HEALTH] == FAILURES_IN_A_ROW + 5 + 3
 
 
 def test_an_end_is_the_end_of_all_later_requests_but_the_farewell(serve: Serve, with_transport: Any) -> None:
@@ -352,3 +468,16 @@ def test_a_retry_is_logged_with_its_endpoint_and_wait(
     (record,) = [each for each in caplog.records if each.name == "crdbexport.cluster.transport"]
     assert record.getMessage().startswith("GET databases/movr answered 503; trying again in 2.")
     assert (record.event, record.endpoint) == ("retry", "GET databases/movr")  # type: ignore[attr-defined]
+
+
+def test_health_can_be_asked_for_while_every_connection_waits(
+    serve: Serve, in_session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crdbexport.cluster.transport.QUIET_SECONDS", 0.05)
+    app = Sandbox(World(2, 3), faults=Faults(rules=[Rule(f"{LIST}/(movr|bank)", Delay(0.25))]))
+
+    async def work(session: Any) -> None:
+        await asyncio.gather(*[session.get(database(name), bytes) for name in ("movr", "bank")])
+        assert app.hits[HEALTH] >= 3
+
+    in_session(serve(app), work, concurrency=2, timeout=0.9)

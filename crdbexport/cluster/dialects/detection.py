@@ -52,15 +52,16 @@ async def detected(
     `refresh` is called once a native server is known as one, before its metadata are read; `memory` holds what an
     earlier attempt has found. Raises what ends the run where the server speaks neither.
     """
-    found = await remembered(memory or Nothing(), ("dialect",), Detected, lambda: _found(session, wanted, refresh))
+    if wanted == "documented":
+        return DocumentedDialect()
+    known = Nothing() if memory is None else memory
+    found = await remembered(known, ("dialect",), Detected, lambda: _found(session, wanted, refresh))
     return found.dialect()
 
 
 async def _found(
     session: Session, wanted: DialectName, refresh: Callable[[Session], Awaitable[None]] | None
 ) -> Detected:
-    if wanted == "documented":
-        return Detected()
     if wanted == "auto":
         listed = await _documented_list(session)
         if listed is not None:
