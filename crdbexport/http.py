@@ -1,17 +1,16 @@
 """The one door to httpx: a request with a total deadline, a bounded body, no redirects and no environment.
 
-Facts that shaped it, seen with httpx 0.28: a read timeout does not end a server that sends a byte now and then; a
-body without a length, or gzip cut short, ends without an error; 1 MB of gzip may become 1 GiB.
+Requests go to the carrier without a client of httpx around it: that is where redirects, cookies and logs of whole URLs
+would come from. Facts that shaped the rest: a read timeout does not end a server that sends a byte now and then; a body
+without a length, or gzip cut short, ends without an error; 1 MB of gzip may become 1 GiB.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from typing import Literal
 import httpx
 
 from crdbexport import __version__
+from crdbexport.carrier import Carrier
 from crdbexport.errors import CertificateError, ConfigError
 
 USER_AGENT = f"crdbexport/{__version__}"
@@ -28,21 +28,8 @@ CONNECT_SECONDS = 10.0
 CONNECT_SHARE = 0.9
 GZIP_WINDOW = 31
 STEP_BYTES = 1024 * 1024
-_ASIDE = "crdbexport_location"
 
 Trouble = Literal["connect", "timeout", "broken", "too_large"]
-
-
-# httpx tells whole URLs to its log, and those of webhooks hold keys; httpcore tells headers.
-FOREIGN_LOGS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy")
-_sending: ContextVar[bool] = ContextVar("crdbexport_sending", default=False)
-
-
-class _NotOurs(logging.Filter):
-    """Drops what is logged while this package sends; an application's own requests stay in its log."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not _sending.get()
 
 
 class NoReplyError(Exception):
@@ -79,38 +66,38 @@ class HttpClient:
         max_body_bytes: int = MAX_BODY_BYTES,
         cut_body: bool = False,
     ) -> None:
-        _hush_foreign_logs()
         self._timeout_seconds = timeout_seconds
         self._max_body_bytes = max_body_bytes
         self._cut_body = cut_body
-        self._client = httpx.AsyncClient(
-            follow_redirects=False,
-            trust_env=trust_env,
-            verify=tls or tls_context(),
-            timeout=httpx.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds * CONNECT_SHARE)),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
-            event_hooks={"response": [_set_location_aside]},
-        )
+        self._headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}
+        self._extensions = {"timeout": {"connect": min(CONNECT_SECONDS, timeout_seconds * CONNECT_SHARE)}}
+        self._carrier = Carrier(connections=connections, tls=tls or tls_context(), trust_env=trust_env)
 
     async def __aenter__(self) -> HttpClient:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._client.aclose()
+        await self._carrier.aclose()
 
     async def send(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
     ) -> Reply:
         """One request, one reply; raises `NoReplyError`, `CertificateError`, or `ConfigError` for what is no URL."""
-        sending = _sending.set(True)
         try:
-            async with (
-                asyncio.timeout(self._timeout_seconds),
-                self._client.stream(method, url, headers=headers, content=content) as response,
-            ):
-                body = await _read(response, self._max_body_bytes, cut=self._cut_body)
-                return Reply(response.status_code, {**response.headers, **response.extensions[_ASIDE]}, body)
+            request = httpx.Request(
+                method,
+                url,
+                headers={**self._headers, **(headers or {})},
+                content=content,
+                extensions=self._extensions,
+            )
+            async with asyncio.timeout(self._timeout_seconds):
+                response = await self._carrier.handle_async_request(request)
+                try:
+                    body = await _read(response, self._max_body_bytes, cut=self._cut_body)
+                finally:
+                    await response.aclose()
+            return Reply(response.status_code, dict(response.headers), body)
         except httpx.ConnectTimeout as error:
             raise NoReplyError("no connection within the time allowed", "connect") from error
         except (TimeoutError, httpx.TimeoutException) as error:
@@ -121,21 +108,6 @@ class HttpClient:
             raise NoReplyError("the connection broke before the answer was whole", "broken") from error
         except (httpx.InvalidURL, UnicodeError) as error:
             raise ConfigError("the URL names no host that could be asked; check its spelling") from error
-        finally:
-            _sending.reset(sending)
-
-
-async def _set_location_aside(response: httpx.Response) -> None:
-    """httpx makes the next request of a redirect even where it is not to follow, and fails where it leads nowhere."""
-    location = response.headers.pop("location", None)
-    response.extensions[_ASIDE] = {} if location is None else {"location": location}
-
-
-def _hush_foreign_logs() -> None:
-    for name in FOREIGN_LOGS:
-        logger = logging.getLogger(name)
-        if not any(isinstance(each, _NotOurs) for each in logger.filters):
-            logger.addFilter(_NotOurs())
 
 
 def tls_context(ca_cert: Path | None = None) -> ssl.SSLContext:
@@ -150,15 +122,23 @@ def tls_context(ca_cert: Path | None = None) -> ssl.SSLContext:
 
 
 def _connect_trouble(error: httpx.ConnectError) -> NoReplyError | CertificateError:
-    cause: BaseException | None = error
-    while cause is not None:
+    # aiohttp's own errors are of these types as well, and know nothing of why: that tells the first in the chain.
+    for cause in reversed(list(_causes(error))):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return CertificateError(f"TLS: {cause.verify_message or cause.reason}")
         # A handshake that breaks off proves nothing: a balancer whose nodes are all down does that too.
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        if isinstance(cause, ssl.SSLEOFError):
+            break
+        if isinstance(cause, ssl.SSLError):
             return CertificateError(f"TLS: {cause.reason or 'no handshake'}, does the port speak plain http")
-        cause = cause.__cause__ or cause.__context__
     return NoReplyError(f"cannot connect ({error})", "connect")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 async def _read(response: httpx.Response, limit: int, *, cut: bool) -> bytes:
@@ -175,6 +155,7 @@ async def _read(response: httpx.Response, limit: int, *, cut: bool) -> bytes:
         if len(body) > limit:
             if cut:
                 return bytes(body[:limit])
+            body.clear()  # The error lives longer, and this frame with it.
             raise NoReplyError(f"the answer is larger than {limit} bytes", "too_large")
     return bytes(body)
 

@@ -14,7 +14,7 @@ import pytest
 import crdbexport
 
 PACKAGE = Path(crdbexport.__file__).parent
-HEAVY = {"httpx", "pyarrow", "rich", "starlette", "uvicorn", "loud"}
+HEAVY = {"aiohttp", "httpx", "pyarrow", "rich", "starlette", "uvicorn", "loud"}
 COMMANDS = ("", "export", "check", "streams", "plugins", "plugins list", "plugins show", "verify", "sandbox")
 MODULES_AFTER = """
 import json, sys
@@ -76,7 +76,8 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize(
     ("library", "doors"),
     [
-        ("httpx", {"http.py"}),
+        ("aiohttp", {"carrier.py"}),
+        ("httpx", {"http.py", "carrier.py"}),
         ("tenacity", {"retry.py"}),
         ("pluggy", {"hookspecs.py", "plugin_manager.py"}),
         ("rich", {"cli/progress.py"}),

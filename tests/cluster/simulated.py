@@ -129,7 +129,7 @@ def read_whole(server: Server, monkeypatch: pytest.MonkeyPatch, **changes: Any) 
     class InProcess(HttpClient):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
-            self._client._transport = server
+            self._carrier = server
 
     monkeypatch.setattr("crdbexport.cluster.connect.HttpClient", InProcess)
     random.seed(len(server.asked) + 1)
