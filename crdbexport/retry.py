@@ -111,10 +111,30 @@ async def with_retries(
     Each retry is paid out of `budget`; where that lacks the tokens, the error stands.
     """
     purse = budget or RetryBudget()
+    try:
+        result: T = await attempt()
+    except TransientError as error:
+        return await _tried_again(attempt, error, policy, purse, on_retry, sleep)
+    purse.put_back(CLEAN_SUCCESS_TOKENS)
+    return result
+
+
+async def _tried_again(
+    attempt: Callable[[], Awaitable[T]],
+    failed: TransientError,
+    policy: RetryPolicy,
+    purse: RetryBudget,
+    on_retry: Callable[[TransientError, float], None],
+    sleep: Callable[[float], Awaitable[None]],
+) -> T:
+    """What comes after a first attempt that failed; tenacity has its price, and most requests need only one."""
     paid = 0
+    first: list[TransientError] = [failed]
 
     async def attempted() -> T:
         # tenacity awaits only what it can see to be a coroutine function.
+        if first:
+            raise first.pop()
         return await attempt()
 
     def stop(state: tenacity.RetryCallState) -> bool:
@@ -146,7 +166,7 @@ async def with_retries(
     except Exception:
         purse.put_back(paid)  # An answer that nobody likes is an answer.
         raise
-    purse.put_back(paid or CLEAN_SUCCESS_TOKENS)
+    purse.put_back(paid)
     return result
 
 
