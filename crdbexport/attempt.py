@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
 
-from crdbexport.concluding import Conclusion
+from crdbexport.concluding import NOTHING_READ, Conclusion
 from crdbexport.config import ExportConfig
-from crdbexport.errors import ConfigError, CrdbExportError, StorageError, shown
+from crdbexport.errors import CrdbExportError, StorageError
 from crdbexport.pipeline.accounting import sink_report
 from crdbexport.pipeline.batches import Batcher, Envelope
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
+from crdbexport.pipeline.earlier import committed_earlier, owed, refuse_undeliverable
 from crdbexport.pipeline.intake import Intake
 from crdbexport.pipeline.lane import Lane, LaneSink
 from crdbexport.pipeline.observers import Observers
@@ -27,11 +29,10 @@ from crdbexport.pipeline.verdict import nothing_is_owed, verdict
 from crdbexport.plugin_manager import Plugins
 from crdbexport.reading import Reading
 from crdbexport.records import schemas
-from crdbexport.report import RunReport, SinkReport, versions
-from crdbexport.sinks.base import Outcome, Run
+from crdbexport.redaction import Redaction
+from crdbexport.report import RunReport, versions
+from crdbexport.sinks.base import Run
 from crdbexport.supervision import Stop, Supervision, Watcher
-
-NOTHING_READ = Outcome(complete=False, gaps=(), coverage={}, rows={})
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Prepared:
     chain: TransformChain
     plugins: Plugins
     clock: Callable[[], datetime]
+    redaction: Redaction
 
 
 class Attempt:
@@ -60,10 +62,12 @@ class Attempt:
         self._known = self._state.report()
         self._extraction = self._state.extraction()
         self._baseline = Baseline(self._state.root, self._record.cluster, self._record.settings)
-        self._earlier = _committed(self._state.committed(), parts.sinks)
-        self._owed = _owed(self._known, self._earlier, parts.sinks)
+        self._sealing = threading.Lock()
+        self._earlier = committed_earlier(self._state.committed(), parts.sinks)
+        self._owed = owed(self._known, self._extraction, self._earlier, parts.sinks)
         self._sinks = [each for each in parts.sinks if each.name not in self._earlier]
-        self._refuse_undeliverable()
+        if self._extraction is None:
+            refuse_undeliverable(self._record.run_id, self._earlier, self._sinks)
         self._run = self._described()
         self._spool = self._opened_spool()
         self._delivery = Delivery([self._lane(each) for each in self._sinks])
@@ -73,13 +77,15 @@ class Attempt:
 
     def run(self, stop: Stop, watch: Watcher) -> RunReport:
         """Do what is left to do. Raises what keeps the run from beginning; what comes later is in the report."""
-        if self._known is not None and not self._sinks:
+        if self._known is not None and not self._sinks and self._is_told(self._known):
             log.warning(
                 "run %s is committed since %s; nothing was done",
                 self._known.run_id,
                 self._known.finished_at.isoformat(timespec="seconds"),
                 extra={"event": "run_known"},
             )
+            if self._extraction is None:
+                self._state.drop_spool()  # The attempt that kept the report may have died before it could.
             return self._known
         self._delivery.preflight(lambda: stop.error)
         self._tell_begin()
@@ -91,6 +97,10 @@ class Attempt:
         self._keep(report)
         self._tell_end(report)
         return report
+
+    def _is_told(self, report: RunReport) -> bool:
+        """Whether the report knows of every commit: the attempt after it may have died before it could report."""
+        return self._extraction is None or all(sink in report.sinks for sink in self._earlier.values())
 
     def _tell_begin(self) -> None:
         record = self._record
@@ -112,14 +122,6 @@ class Attempt:
         log.info("run %s is %s", report.run_id, report.status, extra=ended)
         self._observers.tell("crdbexport_run_finished", report=self._conclusion.published(report))
 
-    def _refuse_undeliverable(self) -> None:
-        if self._earlier and self._sinks and self._extraction is None:
-            names = ", ".join(each.name for each in self._sinks)
-            raise ConfigError(
-                f"run {shown(self._record.run_id)} is committed and its records are no longer kept, so that {names} "
-                "cannot be fed from it; give another --run-id"
-            )
-
     def _described(self) -> Run:
         record = self._record
         extracted_at = self._extraction.extracted_at if self._extraction else record.started_at
@@ -133,7 +135,7 @@ class Attempt:
         return Spool(self._state.spool_directory, limit_bytes=self._config.spool_limit * MEBIBYTE)
 
     def _lane(self, sink: LaneSink) -> Lane:
-        letters = DeadLetters(self._state.dead_letters(sink.name), sink.name)
+        letters = DeadLetters(self._state.dead_letters(sink.name), sink.name, self._parts.redaction)
         run = replace(self._run, sink_name=sink.name)
         return Lane(sink, run, self._spool, letters, self._observers, strict=self._config.strict)
 
@@ -144,16 +146,20 @@ class Attempt:
 
     def _prepared_reading(self) -> Reading:
         journal = self._state.journal
-        return Reading(self._config, self._intake, self._seal, journal, self._state.requests())
+        requests, redaction = self._state.requests(), self._parts.redaction
+        return Reading(self._config, self._intake, self._seal, journal, requests, redaction)
 
     def _seal(self, reading: Reading) -> None:
         """The whole cluster is read: let that survive a power cut, then let the lanes commit."""
-        self._spool.check()
         self._spool.sync()
         facts = self._read_so_far(reading)
-        self._extraction = msgspec.structs.replace(facts, shrunk=self._baseline.shrunken(facts.streams))
-        self._outcome = self._conclusion.outcome(self._extraction)
-        self._state.keep_extraction(self._extraction)
+        sinks = tuple(sink_report(lane, facts.streams).redacted(self._parts.redaction) for lane in self._delivery.lanes)
+        facts = msgspec.structs.replace(facts, shrunk=self._baseline.shrunken(facts.streams), sinks=sinks)
+        self._outcome = self._conclusion.outcome(facts)
+        with self._sealing:
+            self._spool.check()
+            self._state.keep_extraction(facts)
+            self._extraction = facts
         self._spool.seal()
         spooled = {"event": "spooled", "batches": len(facts.batches), "bytes": self._spool.size_bytes}
         log.info("the cluster is read: %(batches)d batches, %(bytes)d bytes spooled", spooled, extra=spooled)
@@ -162,7 +168,8 @@ class Attempt:
         """Remember at once that the sink has the run, so that whatever happens now it is not fed again."""
         try:
             lane.dead_letters.sync()
-            self._state.keep_committed(sink_report(lane, self._facts().streams, "committed"))
+            report = sink_report(lane, self._facts().streams, "committed")
+            self._state.keep_committed(report.redacted(self._parts.redaction))
         except CrdbExportError as error:
             log.warning("sink %s has committed, which is not kept: %s", lane.sink.name, error)
 
@@ -198,7 +205,7 @@ class Attempt:
         decided = verdict(error, lanes, facts.gaps, self._config.allow_gaps, earlier, shrunk)
         if error is not None:
             log.debug("what ended the run", exc_info=error)
-        return RunReport(
+        report = RunReport(
             run_id=self._record.run_id,
             cluster=self._record.cluster,
             logical_time=self._record.logical_time,
@@ -216,46 +223,28 @@ class Attempt:
             sinks=(*earlier, *(sink_report(lane, facts.streams) for lane in lanes)),
             versions=versions({info.distribution: info.version for info in self._parts.plugins.infos if info.hooks}),
         )
+        return report.redacted(self._parts.redaction)
 
     def _keep(self, report: RunReport) -> None:
         """Keep the account, and what was read as long as a sink still lacks it, or refused some of it."""
         try:
+            self._keep_reading()
             if self._extraction is not None:
                 self._measure_later_runs_by(self._extraction, report)
-            elif self._reading is not None:
+            delivered = nothing_is_owed(report) and not self._config.keep_spool
+            self._state.keep_report(report, delivered=delivered)
+        except StorageError as error:
+            log.warning("the account of the run is not kept: %s", error, extra={"event": "report_not_kept"})
+
+    def _keep_reading(self) -> None:
+        """Of a reading that was cut short keep what it cost; a thread that outlives the run must not seal it later."""
+        with self._sealing:
+            if self._extraction is None and self._reading is not None:
                 # What was spooled is built anew out of the answers; on a full disk it leaves no room for the account.
                 self._state.drop_spool()
                 self._state.keep_requests(self._reading.requests)
-            self._state.keep_report(report)
-        except StorageError as error:
-            log.warning("the account of the run is not kept: %s", error, extra={"event": "report_not_kept"})
-            return
-        if nothing_is_owed(report) and not self._config.keep_spool:
-            self._state.drop_extraction()
 
     def _measure_later_runs_by(self, extraction: Extraction, report: RunReport) -> None:
-        if _any_committed(report.sinks) and not self._conclusion.unallowed_shrinks(extraction):
+        committed = any(each.status == "committed" for each in report.sinks)
+        if committed and not self._conclusion.unallowed_shrinks(extraction):
             self._baseline.accept(self._record, extraction, report.finished_at)
-
-
-def _committed(earlier: dict[str, SinkReport], sinks: Sequence[LaneSink]) -> dict[str, SinkReport]:
-    """The sinks that an earlier attempt has committed; raises where a configured one points elsewhere now."""
-    for sink in sinks:
-        then = earlier.get(sink.name)
-        if then is not None and (sink.type, sink.target) != (then.type, then.target):
-            raise ConfigError(
-                f"sink {sink.name} has committed this run to {then.type}:{then.target} already; give the same target "
-                "as then, or another --run-id"
-            )
-    return earlier
-
-
-def _owed(report: RunReport | None, committed: Collection[str], sinks: Sequence[LaneSink]) -> list[SinkReport]:
-    """The sinks that lack the run since an earlier attempt and are not configured now: their debt stands."""
-    configured = {each.name for each in sinks}
-    earlier = report.sinks if report and committed else ()
-    return [each for each in earlier if each.name not in configured and each.name not in committed]
-
-
-def _any_committed(sinks: Iterable[SinkReport]) -> bool:
-    return any(each.status == "committed" for each in sinks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,9 @@ from crdbexport.errors import StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DISK_TROUBLE = _FULL | {errno.EIO, errno.EMFILE, errno.ENFILE}
-PRIVATE = 0o600
+PRIVATE, PRIVATE_DIRECTORY, PUBLIC = 0o600, 0o700, 0o666
+NEW_CONTENT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @contextmanager
@@ -55,28 +58,45 @@ def sync_all(paths: Iterable[Path]) -> None:
         sync(path)
 
 
-def make_directories(path: Path) -> None:
-    """Create `path` and what is missing above it, durably; their modes follow the umask."""
+def make_directories(path: Path, *, mode: int = 0o777) -> None:
+    """Create `path` and what is missing above it, durably; the modes of those above follow the umask."""
     if path.is_dir():
         return
     if path.parent != path:
         make_directories(path.parent)
-    path.mkdir(exist_ok=True)
+    path.mkdir(exist_ok=True, mode=mode)
     sync(path.parent)
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory that only its owner may enter, durably; its parent is there.
+
+    Raises PermissionError where one is there already through which others could turn private files elsewhere.
+    """
+    try:
+        path.mkdir(mode=PRIVATE_DIRECTORY)
+        sync(path.parent)
+    except FileExistsError:
+        found = path.lstat()
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        if not ours or found.st_mode & OTHERS_WRITE:
+            what = "it is no directory, belongs to another user, or others may write to it"
+            raise PermissionError(errno.EPERM, what, str(path)) from None
 
 
 def write_durably(data: bytes, path: Path, *, via: Path) -> None:
     """Let `data` appear at `path` at once and for good. `via` is a temporary name on the same file system."""
-    # Not `tempfile`: its files are 0600 whatever the umask.
-    via.write_bytes(data)
+    # Not `tempfile`: its files are 0600 whatever the umask. Others may have left a link at the name.
+    with os.fdopen(os.open(via, NEW_CONTENT, PUBLIC), "wb") as file:
+        file.write(data)
     sync(via)
     via.replace(path)
     sync(path.parent)
 
 
 def private_file(path: Path, *, append: bool = False) -> BinaryIO:
-    """A new or continued file that only its owner may read."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
+    """A new or continued file that only its owner may read; a link in its place is refused."""
+    flags = NEW_CONTENT if not append else NEW_CONTENT & ~os.O_TRUNC | os.O_APPEND
     return os.fdopen(os.open(path, flags, PRIVATE), "wb")
 
 

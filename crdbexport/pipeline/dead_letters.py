@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crdbexport.disk import private_file, storage_error, storage_errors, sync
+from crdbexport.disk import private_file, storage_error, storage_errors, sync, sync_all
 from crdbexport.sinks.base import Batch
 from crdbexport.sinks.json_lines import json_rows
 
@@ -20,10 +20,14 @@ class _Letter(msgspec.Struct):
 
 
 class DeadLetters:
-    """One sink's refused records: a private file of JSON lines, made when the first one comes."""
+    """One sink's refused records: a private file of JSON lines, made when the first one comes.
 
-    def __init__(self, path: Path, sink: str) -> None:
+    `redact` takes secrets out of the reasons, which sinks word.
+    """
+
+    def __init__(self, path: Path, sink: str, redact: Callable[[str], str] = str) -> None:
         self.path = path
+        self._redact = redact
         self.counts: Counter[str] = Counter()
         self._sink = sink
 
@@ -46,8 +50,7 @@ class DeadLetters:
         """Return once the letters survive a power cut."""
         if self.counts:
             with storage_errors(self.path):
-                sync(self.path)
-                sync(self.path.parent)
+                sync_all((self.path, self.path.parent, self.path.parent.parent))
 
     def become(self, others: DeadLetters) -> None:
         """Put these other letters in the place of those that are kept."""
@@ -80,7 +83,7 @@ class DeadLetters:
                     "sink": self._sink,
                     "stream": stream,
                     "record_id": record_id,
-                    "reason": reason,
+                    "reason": self._redact(reason),
                     "record": msgspec.Raw(row),
                 }
             )

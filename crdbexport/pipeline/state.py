@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ from typing import Any
 import filelock
 import msgspec
 
-from crdbexport.disk import DISK_TROUBLE, storage_error
+from crdbexport.disk import DISK_TROUBLE, PRIVATE_DIRECTORY, make_directories, private_directory, storage_error
 from crdbexport.errors import ConfigError, RunHeldError, shown
 from crdbexport.file_names import escaped, file_stem
 from crdbexport.pipeline.journal import Journal
 from crdbexport.pipeline.spool import SpooledBatch
 from crdbexport.records import Gap
 from crdbexport.report import ObjectCounts, RequestCounts, RunReport, Shrink, SinkReport, StreamCounts
+
+# Who lists the runs holds each for a moment.
+PATIENCE_SECONDS = 0.5
+# What the state directory holds, and what the directory of a run does.
+RUNS, SPOOL, REFUSED = "runs", "spool", "refused"
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -30,7 +36,10 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 
 class Extraction(msgspec.Struct, frozen=True):
-    """All that is known once the cluster is read; with the spool it is enough to deliver without the cluster."""
+    """All that is known once the cluster is read; with the spool it is enough to deliver without the cluster.
+
+    `sinks` are those that were to have it, as they stood then.
+    """
 
     extracted_at: datetime
     dialect: str | None
@@ -40,6 +49,7 @@ class Extraction(msgspec.Struct, frozen=True):
     gaps: tuple[Gap, ...]
     batches: tuple[SpooledBatch, ...]
     shrunk: tuple[Shrink, ...] = ()
+    sinks: tuple[SinkReport, ...] = ()
 
 
 class RunState:
@@ -47,16 +57,16 @@ class RunState:
 
     def __init__(self, root: Path, cluster: str, run_id: str) -> None:
         self.root = root
-        self.directory = root / "runs" / file_stem(cluster, run_id)
-        self.spool_directory = self.directory / "spool"
+        self.directory = root / RUNS / file_stem(cluster, run_id)
+        self.spool_directory = self.directory / SPOOL
+        self.refused_directory = self.directory / REFUSED
         self._run_id = run_id
         self._lock = filelock.FileLock(self.directory / "lock", mode=0o600)
         try:
-            root.parent.mkdir(parents=True, exist_ok=True)
-            # `parents=True` would leave the upper ones to the umask.
-            for directory in (root, root / "runs", self.directory):
-                directory.mkdir(exist_ok=True, mode=0o700)
-            self._lock.acquire(blocking=False)
+            make_directories(root, mode=PRIVATE_DIRECTORY)
+            for directory in (root / RUNS, self.directory):
+                private_directory(directory)
+            self._lock.acquire(timeout=PATIENCE_SECONDS)
         except filelock.Timeout as error:
             raise RunHeldError(
                 f"run {shown(run_id)} of cluster {shown(cluster)} is held by another process; wait for it, or give "
@@ -66,7 +76,8 @@ class RunState:
             if error.errno in DISK_TROUBLE:
                 raise storage_error(self.directory, error) from error
             raise ConfigError(
-                f"--state-dir {root}: cannot be written ({error.strerror or error}); choose another directory"
+                f"--state-dir {root}: cannot be written ({error.filename or root}: {error.strerror or error}); choose "
+                "another directory"
             ) from error
         try:
             self.journal = Journal(self.directory / "journal.db")
@@ -80,14 +91,20 @@ class RunState:
         The logical time is fixed by the first attempt, the time of reading by the first answer. Raises `ConfigError`
         when that attempt read with other settings.
         """
+        record = msgspec.structs.replace(record, settings=as_written(record.settings))
         known = self.journal.document("run", RunRecord)
         if known is None:
             self.journal.keep_document("run", record)
             return record
+        if (known.cluster, known.run_id) != (record.cluster, record.run_id):
+            raise ConfigError(
+                f"{self.directory}: is that of run {shown(known.run_id)} of cluster {shown(known.cluster)}, for this "
+                "file system does not tell upper from lower case; give another --run-id"
+            )
         changed = sorted(
             name
             for name in known.settings.keys() | record.settings.keys()
-            if known.settings.get(name) != msgspec.to_builtins(record.settings.get(name))
+            if known.settings.get(name) != record.settings.get(name)
         )
         if self.begun_to_read():
             if changed:
@@ -113,18 +130,15 @@ class RunState:
         """The spool holds everything from now on, in the place of the answers."""
         self.journal.conclude("extraction", extraction)
 
-    def drop_extraction(self) -> None:
-        """Forget what was read, for it is delivered."""
-        self.journal.drop_document("extraction")
-        self.drop_spool()
-
     def drop_spool(self) -> None:
         """Remove what was spooled; it can be built anew, or is delivered."""
         shutil.rmtree(self.spool_directory, ignore_errors=True)
 
     def committed(self) -> dict[str, SinkReport]:
         """The sinks that have committed the run, by name."""
-        return self.journal.sinks(SinkReport)
+        report = self.report()
+        told = {sink.name: sink for sink in (report.sinks if report else ()) if sink.status == "committed"}
+        return {**told, **self.journal.sinks(SinkReport)}
 
     def keep_committed(self, sink: SinkReport) -> None:
         self.journal.keep_sink(sink.name, sink)
@@ -140,8 +154,11 @@ class RunState:
         """The report of the last attempt."""
         return self.journal.document("report", RunReport)
 
-    def keep_report(self, report: RunReport) -> None:
-        self.journal.keep_document("report", report)
+    def keep_report(self, report: RunReport, *, delivered: bool = False) -> None:
+        """Keep the report; of a run that is delivered, in the place of what was read."""
+        self.journal.keep_document("report", report, instead_of="extraction" if delivered else None)
+        if delivered:
+            self.drop_spool()
 
     def dead_letters(self, sink: str) -> Path:
         return self.directory / "dead_letters" / f"{escaped(sink)}.jsonl"
@@ -149,3 +166,9 @@ class RunState:
     def close(self) -> None:
         self.journal.close()
         self._lock.release()
+
+
+def as_written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they come back from the journal, which knows lists but no tuples."""
+    written: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(settings, enc_hook=str))
+    return written
