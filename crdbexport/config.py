@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import logging
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
@@ -23,11 +25,14 @@ API_PATH = "/api/v2"
 VOICE = frozenset({"log_format", "quiet", "verbose"})
 REPEATABLE = frozenset({"url", "stream", "include", "database", "exclude_database", "allow_gaps"})
 SECRETS = ("password", "session")
+OTHERS = stat.S_IROTH | stat.S_IWOTH
 DialectName = Literal["auto", "documented", "native"]
 StreamName = Literal["databases", "database_grants", "tables", "columns", "indexes", "table_grants"]
 IncludeName = Literal[
     "create_statement", "configure_zone_statement", "zone_config", "column_default", "generation_expression"
 ]
+
+log = logging.getLogger(__name__)
 
 
 class Secret:
@@ -237,11 +242,31 @@ def password(config: ExportConfig) -> Secret | None:
     """The password that was given, or the first line of the password file."""
     if config.password is not None or config.password_file is None:
         return config.password
+    path = config.password_file
     try:
-        text = config.password_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--password-file {config.password_file}: cannot be read ({error})") from error
-    return Secret(text.split("\n", 1)[0].rstrip("\r"))
+        with path.open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            line = file.readline()
+    except OSError as error:
+        raise ConfigError(f"--password-file {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        # The error itself quotes a byte of it.
+        raise ConfigError(f"--password-file {path}: cannot be read (it is not UTF-8 text)") from error
+    if mode & OTHERS:
+        log.warning(
+            "--password-file %s: every user of this machine may open it (mode %04o); take that away with chmod o= FILE",
+            path,
+            mode,
+            extra={"event": "password_file_open"},
+        )
+    return Secret(line.rstrip("\r\n"))
+
+
+def with_password(config: ExportConfig) -> ExportConfig:
+    """The config with the password in it, where one is needed: its file is read once, for it may be a pipe."""
+    if config.username is None or config.session is not None:
+        return config
+    return msgspec.structs.replace(config, password=password(config))
 
 
 def base_url(url: str) -> str:

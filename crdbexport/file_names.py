@@ -1,7 +1,9 @@
 """File names for runs: injective, inside the tree, and read by every reader.
 
 Clusters and run ids are free text. Readers skip files whose names start with `_` or `.`, expand globs, and
-may take `=` for a partition key; so all but `[A-Za-z0-9_-]` is percent-encoded, and a leading `_` or `-` too.
+may take `=` for a partition key; so all but `[A-Za-z0-9_-]` is percent-encoded, and a leading `_` or `-` too, and the
+first letter of what Windows takes for a device (`con`, `nul.x`). Names that differ in case alone stay as they are:
+whoever finds files under the names of a run makes sure that they are that run's.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ MAX_PART_BYTES = 100
 CUT_MARK = "~"
 _DIGEST_BYTES = 8
 _KEPT_BYTES = MAX_PART_BYTES - len(CUT_MARK) - 2 * _DIGEST_BYTES
-_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]|^[_-]")
+_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]|^[_-]|^(?=(?i:con|prn|aux|nul|(?:com|lpt)[0-9])\Z).")
 _HALF_ESCAPE = re.compile(r"%[0-9A-F]?$")
 
 

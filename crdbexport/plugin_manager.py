@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -16,11 +14,10 @@ import pluggy
 
 from crdbexport.errors import PluginError
 from crdbexport.hookspecs import PROJECT_NAME, ProcessHooks, SinkHooks
+from crdbexport.plugin_choice import choice_of, distribution_of, is_builtin, metadata_of
 from crdbexport.sinks.base import API_VERSION, Sink, SinkConfig
 from crdbexport.transforms.base import Transform, TransformConfig
 
-LOAD_VARIABLE = "CRDBEXPORT_LOAD_PLUGINS"
-BLOCK_VARIABLE = "CRDBEXPORT_BLOCK_PLUGINS"
 SINK_METHODS = ("preflight", "open", "write", "commit", "abort")
 # A plugin must not end the process by any door. KeyboardInterrupt stays: at load time it is the user's.
 PLUGIN_FAILURES = (Exception, SystemExit)
@@ -174,21 +171,18 @@ def load_plugins(*, third_party: bool = True, extra: Sequence[tuple[str, object]
 
     `third_party=False` takes the built-in ones alone. The variables CRDBEXPORT_LOAD_PLUGINS and
     CRDBEXPORT_BLOCK_PLUGINS name plugins, by entry point or distribution, that alone or never come in; what is blocked
-    is not even imported.
+    is not even imported. Raises `PluginError` where they seem to be misspelt.
     """
     plugins = Plugins()
-    allowed = _names(os.environ.get(LOAD_VARIABLE))
-    blocked = _names(os.environ.get(BLOCK_VARIABLE)) or set()
-    for entry_point in sorted(entry_points(group=PROJECT_NAME), key=_load_order):
-        names = {_canonical(entry_point.name), _canonical(_distribution(entry_point))}
-        if _is_builtin(entry_point):
+    installed = sorted(entry_points(group=PROJECT_NAME), key=_load_order)
+    let_in = choice_of(installed) if third_party else is_builtin
+    for entry_point in installed:
+        if let_in(entry_point):
             plugins.load(entry_point)
-        elif not third_party or names & blocked or (allowed is not None and not names & allowed):
+        else:
             info = _described(entry_point)
             info.state = "blocked"
             plugins.infos.append(info)
-        else:
-            plugins.load(entry_point)
     for name, plugin in extra:
         plugins.add(plugin, name)
     return plugins
@@ -248,35 +242,12 @@ def _misspelt(hook: str) -> str:
 
 
 def _described(entry_point: EntryPoint) -> PluginInfo:
-    return PluginInfo(
-        entry_point.name, _distribution(entry_point), _metadata(entry_point, "Version"), entry_point.value
-    )
-
-
-def _distribution(entry_point: EntryPoint) -> str:
-    return _metadata(entry_point, "Name")
-
-
-def _metadata(entry_point: EntryPoint, field: str) -> str:
-    # What is left of a distribution that was removed by half has no name any more.
-    metadata = entry_point.dist.metadata if entry_point.dist else None
-    return metadata[field] if metadata is not None and field in metadata else ""
-
-
-def _is_builtin(entry_point: EntryPoint) -> bool:
-    return _canonical(_distribution(entry_point)) == PROJECT_NAME
+    version = metadata_of(entry_point, "Version")
+    return PluginInfo(entry_point.name, distribution_of(entry_point), version, entry_point.value)
 
 
 def _load_order(entry_point: EntryPoint) -> tuple[bool, str, str]:
-    return (not _is_builtin(entry_point), _distribution(entry_point), entry_point.name)
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _names(value: str | None) -> set[str] | None:
-    return None if value is None else {_canonical(name.strip()) for name in value.split(",") if name.strip()}
+    return (not is_builtin(entry_point), distribution_of(entry_point), entry_point.name)
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ details_wanted = details_fetched + the number of gaps.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib import metadata
 from typing import Annotated, Literal
@@ -23,6 +23,9 @@ SCHEMA_VERSION = 1
 
 Status = Literal["complete", "incomplete", "failed", "interrupted"]
 SinkStatus = Literal["committed", "failed", "aborted"]
+# Read while this is imported: a run that ends for want of descriptors could not open a file to tell them.
+_LIBRARIES = {name: metadata.version(name) for name in ("aiohttp", "httpx", "pyarrow")}
+
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -80,6 +83,11 @@ class SinkReport(msgspec.Struct, omit_defaults=True):
     artifacts: tuple[Artifact, ...]
     error: str | None = None
 
+    def redacted(self, redact: Callable[[str], str]) -> SinkReport:
+        """The same with `redact` applied to what the sink worded freely."""
+        artifacts = tuple(msgspec.structs.replace(each, location=redact(each.location)) for each in self.artifacts)
+        return msgspec.structs.replace(self, artifacts=artifacts, error=redact(self.error) if self.error else None)
+
 
 class RunReport(msgspec.Struct, kw_only=True):
     """The account of one run, written also when it failed. It holds no secret."""
@@ -111,6 +119,11 @@ class RunReport(msgspec.Struct, kw_only=True):
         """Read a report back; raises `msgspec.ValidationError` where it does not fit."""
         return msgspec.json.decode(document, type=cls)
 
+    def redacted(self, redact: Callable[[str], str]) -> RunReport:
+        """The same with `redact` applied to what strangers worded freely: errors, and places that sinks tell."""
+        sinks = tuple(each.redacted(redact) for each in self.sinks)
+        return msgspec.structs.replace(self, sinks=sinks, error=redact(self.error) if self.error else None)
+
     def raise_for_status(self) -> RunReport:
         """The report itself if the run is complete, else `IncompleteRunError` with the report in it."""
         if self.exit_code:
@@ -120,8 +133,7 @@ class RunReport(msgspec.Struct, kw_only=True):
 
 def versions(plugins: Mapping[str, str]) -> dict[str, str]:
     """The versions that made a run: this package, Python, what carries the data, and the plugins."""
-    ours = {name: metadata.version(name) for name in ("httpx", "pyarrow")}
-    return {**plugins, "crdbexport": __version__, "python": platform.python_version(), **ours}
+    return {**plugins, "crdbexport": __version__, "python": platform.python_version(), **_LIBRARIES}
 
 
 class IncompleteRunError(CrdbExportError):

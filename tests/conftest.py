@@ -1,4 +1,8 @@
-"""What every test has: a clean environment, a sandbox over real HTTP, and exports whose sums are checked."""
+"""What every test has: a clean environment, a sandbox over real HTTP, and exports that are checked.
+
+The password is a canary. After every export and every command it is looked for, with the sessions of the sandbox, in
+all that was told and written; what was published is counted again.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ from crdbexport.config import Secret
 from crdbexport.records import GAP_REASONS
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.server import SandboxServer
+from tests.canaries import PASSWORD, Canaries
+from tests.recounting import assert_recounted
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +34,18 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     for name in [name for name in os.environ if name.startswith("CRDBEXPORT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CRDBEXPORT_STATE_DIR", str(tmp_path / "state"))
+    last_resort = logging.lastResort
     yield
+    logging.lastResort = last_resort
     logger = logging.getLogger("crdbexport")
     logger.handlers, logger.propagate = [], True
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def canaries() -> Canaries:
+    """The secrets of this test."""
+    return Canaries()
 
 
 class Serve(Protocol):
@@ -39,19 +53,19 @@ class Serve(Protocol):
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Serves sandboxes on loopback until the test ends; answers the URL."""
+def serve(canaries: Canaries) -> Iterator[Serve]:
+    """Serves sandboxes on loopback until the test ends; answers the URL. They take the canary, too."""
     with ExitStack() as running:
-        yield lambda app: running.enter_context(SandboxServer(app)).url
+        yield lambda app: running.enter_context(SandboxServer(canaries.taught(app))).url
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
-    """The settings that most exports share; the password is the sandbox's."""
+    """The settings that most exports share; the password is the canary."""
     return {
         "cluster": "c1",
         "username": "demo",
-        "password": Secret("demo"),
+        "password": Secret(PASSWORD),
         "run_id": "r1",
         "state_dir": tmp_path / "state",
         "sinks": {"lake": {"type": "parquet", "target": str(tmp_path / "lake")}},
@@ -59,12 +73,22 @@ def settings(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def export(settings: dict[str, Any]) -> Callable[..., RunReport]:
-    """Exports with the shared settings and whatever a test changes of them, and checks that the report adds up."""
+def export(
+    settings: dict[str, Any], canaries: Canaries, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> Callable[..., RunReport]:
+    """Exports with the shared settings and whatever a test changes of them.
+
+    Checks that the report adds up, that files hold what it says, and that no secret was told or written.
+    """
 
     def run(url: str, *, call: dict[str, Any] | None = None, **changes: Any) -> RunReport:
-        report = crdbexport.export(ExportConfig(**{**settings, "url": (url,), **changes}), **(call or {}))
+        config = ExportConfig(**{**settings, "url": (url,), **changes})
+        with caplog.at_level(logging.DEBUG, logger="crdbexport"):
+            report = crdbexport.export(config, **(call or {}))
         assert_adds_up(report)
+        assert_recounted(report)
+        own = [each.reveal() for each in (config.password, config.session) if each]
+        canaries.assert_hidden(tmp_path, caplog.text + report.to_json().decode(), *own)
         return report
 
     return run
@@ -98,8 +122,10 @@ class RunCli(Protocol):
 
 
 @pytest.fixture
-def run_cli(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> RunCli:
-    """Runs the command line in this process, through its outermost door."""
+def run_cli(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], canaries: Canaries, tmp_path: Path
+) -> RunCli:
+    """Runs the command line in this process, through its outermost door; checks that it told and wrote no secret."""
     from crdbexport.cli import main
 
     def run(*arguments: str) -> Ran:
@@ -116,6 +142,8 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[
         sys.stdout.flush()
         sys.stderr.flush()
         captured = capfdbinary.readouterr()
-        return Ran(exit_code, captured.out.decode(), captured.err.decode())
+        ran = Ran(exit_code, captured.out.decode(), captured.err.decode())
+        canaries.assert_hidden(tmp_path, ran.out + ran.err)
+        return ran
 
     return run

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,11 +15,15 @@ import msgspec
 from click.core import ParameterSource
 
 from crdbexport.cli import logs
+from crdbexport.cli.environment import warn_of_misspelt
 from crdbexport.config import VOICE, ExportConfig, Secret, convert, parse_config, read_toml
 from crdbexport.errors import ConfigError, shown
+from crdbexport.redaction import Redaction
 
 NOT_OF_THE_RUN = VOICE | {"config", "sink", "sink_option"}
 TABLES = ("sinks", "transforms")
+# Known as secrets from the very start, whatever becomes of the command.
+SECRET_VARIABLES = tuple(f"CRDBEXPORT_{name}" for name in ("PASSWORD", "SESSION", "WEBHOOK_SECRET", "MASK_KEY"))
 SINK = re.compile(r"(?:(?P<name>[A-Za-z0-9_-]+)=)?(?P<type>[^:=]+)(?::(?P<target>.*))?", re.DOTALL)
 SINK_OPTION = re.compile(r"(?P<name>[^.=]+)\.(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
 
@@ -41,25 +46,29 @@ class Settled(NamedTuple):
 
     config: ExportConfig
     voice: Voice
+    redaction: Redaction
 
 
 def settled(ctx: click.Context, params: dict[str, Any]) -> Settled:
     """What all sources together ask for; sets up the log on the way."""
+    redaction = Redaction()
+    redaction.learn(*(os.environ.get(name) for name in SECRET_VARIABLES))
     # A mistake in the file is told in the form that the command line asks for.
-    logs.set_up(params["log_format"], -1 if params["quiet"] else params["verbose"])
+    logs.set_up(params["log_format"], -1 if params["quiet"] else params["verbose"], redaction)
     path: Path | None = params["config"]
     file = read_toml(path) if path else {}
     where = str(path) if path else "configuration"
     _refuse_unknown(file, ctx, where)
     values = {name: _value(ctx, name, value, file) for name, value in params.items()}
     voice: Voice = convert({name: values[name] for name in VOICE}, Voice, where=where)
-    logs.set_up(voice.log_format, -1 if voice.quiet else voice.verbose)
+    logs.set_up(voice.log_format, -1 if voice.quiet else voice.verbose, redaction)
     settings = {name: value for name, value in values.items() if name not in NOT_OF_THE_RUN}
     settings["sinks"] = _sinks(values.get("sink") or (), values.get("sink_option") or (), file.get("sinks", {}))
     settings["transforms"] = file.get("transforms", [])
     settings |= _secrets(ctx, values)
+    warn_of_misspelt(_texts([settings["sinks"], settings["transforms"]]))
     given = {name: value for name, value in settings.items() if value is not None}
-    return Settled(parse_config(given, where=where), voice)
+    return Settled(parse_config(given, where=where), voice, redaction)
 
 
 def _value(ctx: click.Context, name: str, value: Any, file: dict[str, Any]) -> Any:
@@ -112,6 +121,15 @@ def _parsed(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         target = {} if found["target"] is None else {"target": found["target"]}
         sinks[name] = {"type": found["type"], **target}
     return sinks
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested options."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _secrets(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from crdbexport.config import Secret
 from crdbexport.records import Gap
+from crdbexport.redaction import credentials_in, without_credentials
 from crdbexport.selection import Coverage
 
 if TYPE_CHECKING:
@@ -130,9 +132,23 @@ class Sink:
         """Leave nothing behind. May be called at any time after `preflight`, also twice."""
 
     def shown_target(self) -> str:
-        """The target as it may be shown in reports and logs; override where it can hold a secret."""
+        """The target as it may be shown in reports and logs; override where it can hold a secret.
+
+        A URL is shown without user, password and query.
+        """
         name = target_field(type(self.config))
-        return str(getattr(self.config, name)) if name else ""
+        return without_credentials(str(getattr(self.config, name))) if name else ""
+
+    def secrets(self) -> Iterable[str]:
+        """What must appear in no report, dead letter or log, whoever words it; add what comes from the environment.
+
+        Found without your help: options of the type `crdbexport.config.Secret`, and passwords in options that are URLs.
+        """
+        for value in (getattr(self.config, name) for name in type(self.config).__struct_fields__):
+            if isinstance(value, Secret):
+                yield value.reveal()
+            elif isinstance(value, str):
+                yield from credentials_in(value)
 
     def directories(self) -> Iterable[Path]:
         """Directories that must belong to this sink alone within a run."""

@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from crdbexport.disk import storage_errors
-from crdbexport.errors import ConfigError, SinkError
+from crdbexport.errors import ConfigError, OutputClosedError
 from crdbexport.records import Stream
 from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
 from crdbexport.sinks.directory import DirectorySink
@@ -35,6 +35,7 @@ class JsonLinesSink(Sink):
     """Publishes to `PATH/<stream>/date=<day>/<cluster>.<run_id>.jsonl`, or writes to standard output."""
 
     Config = JsonLinesConfig
+    conformance: ClassVar[str] = "crdbexport.testing.builtin:JsonLinesConformance"
 
     def __init__(self, config: JsonLinesConfig) -> None:
         super().__init__(config)
@@ -176,4 +177,4 @@ def _print(lines: bytes) -> None:
         # What is still buffered would fail once more when the interpreter exits, and change the exit code.
         with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        raise SinkError("standard output was closed by its reader") from error
+        raise OutputClosedError("standard output was closed by its reader") from error

@@ -131,6 +131,7 @@ class Lake:
         try:
             self._probe()
             self._refuse_other_devices(run.streams)
+            self._refuse_other_formats(run.cluster, sink)
         except OSError as error:
             if error.errno in DISK_TROUBLE:
                 raise storage_error(self.root, error) from error
@@ -138,18 +139,16 @@ class Lake:
                 f"{error.filename or self.root}: cannot publish here: {cause_of(error)}; "
                 f"make it writable for user id {os.getuid()}, or name another directory"
             ) from error
-        # One manifest of any cluster tells the format; those of this one must be readable.
-        for path in self.manifest_paths()[:1]:
-            self._refuse_other_format(read_manifest(path), sink)
-        for manifest in self.manifests_of(run.cluster):
-            self._refuse_other_format(manifest, sink)
 
-    def _refuse_other_format(self, manifest: Manifest, sink: str) -> None:
-        if manifest.sink != sink:
-            raise ConfigError(
-                f"{self.root}: holds runs of a {manifest.sink} sink; name another directory for {sink}, "
-                "for readers expect one format"
-            )
+    def _refuse_other_formats(self, cluster: str, sink: str) -> None:
+        # One manifest of any cluster tells the format; those of this one must be readable.
+        some = (read_manifest(path) for path in self.manifest_paths()[:1])
+        for manifest in (*some, *self.manifests_of(cluster)):
+            if manifest.sink != sink:
+                raise ConfigError(
+                    f"{self.root}: holds runs of a {manifest.sink} sink; name another directory for {sink}, "
+                    "for readers expect one format"
+                )
 
     def _probe(self) -> None:
         make_directories(self.staging_root)

@@ -75,6 +75,12 @@ class _Version(msgspec.Struct):
     schema_version: int
 
 
+# Made while this is imported: two sinks that check their manifests at once would otherwise be the first to decode one
+# in two threads, and msgspec 0.22 may crash the process when a type is met so.
+_VERSION = msgspec.json.Decoder(_Version)
+_MANIFEST = msgspec.json.Decoder(Manifest)
+
+
 def read_manifest(path: Path) -> Manifest:
     """The manifest at `path`. Raises ConfigError when it is damaged, or of a newer schema version."""
     data = path.read_bytes()
@@ -88,13 +94,13 @@ def decode_manifest(data: bytes) -> Manifest:
     """The manifest that a file holds; errors are those of `read_manifest`, and do not name the file."""
     try:
         _compare_checksum(data)
-        version = msgspec.json.decode(data, type=_Version).schema_version
+        version = _VERSION.decode(data).schema_version
         if version > SCHEMA_VERSION:
             raise ConfigError(
                 f"a newer crdbexport wrote this manifest (schema version {version}, known here: "
                 f"{SCHEMA_VERSION}); update crdbexport, or publish to another directory"
             )
-        return msgspec.json.decode(data, type=Manifest)
+        return _MANIFEST.decode(data)
     except ValueError as error:
         raise ConfigError(
             f"the manifest is damaged ({error}); restore it, or remove it and the files of its run"

@@ -29,6 +29,7 @@ class ParquetSink(DirectorySink):
         """How many rows are held in memory per stream, and written as one row group."""
 
     type_name: ClassVar[str] = "parquet"
+    conformance: ClassVar[str] = "crdbexport.testing.builtin:ParquetConformance"
     config: Config
 
     @property

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from crdbexport.disk import make_directories, sync
-from crdbexport.errors import RunHeldError, SnapshotKeptError, shown
+from crdbexport.errors import RunHeldError, SinkRefusedError, SnapshotKeptError, shown
 from crdbexport.file_names import file_stem
 from crdbexport.sinks.base import Outcome, Run
 from crdbexport.sinks.lake import Lake
@@ -59,9 +59,19 @@ class Publication:
                     f"cluster {shown(self._run.cluster)}; run the same command again when it has finished"
                 )
             if self._lake.manifest(self._stem).exists():
-                self.published = read_manifest(self._lake.manifest(self._stem))
+                self.published = self._own(read_manifest(self._lake.manifest(self._stem)))
             else:
                 self._lake.staging(self._stem).mkdir()
+
+    def _own(self, manifest: Manifest) -> Manifest:
+        run = self._run
+        if (manifest.cluster, manifest.run_id) != (run.cluster, run.run_id):
+            raise SinkRefusedError(
+                f"{self._lake.root}: run {shown(manifest.run_id)} of cluster {shown(manifest.cluster)} has the files "
+                f"that run {shown(run.run_id)} of cluster {shown(run.cluster)} would have, for this file system does "
+                "not tell upper from lower case; give another --run-id, or another directory"
+            )
+        return manifest
 
     def staged(self, stream: str) -> Path:
         """Where the file of a stream is to be written."""

@@ -52,23 +52,26 @@ def _expired(manifests: list[Manifest], keep: int) -> list[Manifest]:
     return [each for each in manifests if each.logical_time not in kept[each.cluster]]
 
 
-def sweep(lake: Lake) -> list[str]:
+def sweep(lake: Lake, *, dry_run: bool = False) -> list[str]:
     """Finish what dead processes left half done, and remove what belongs to no run; the files that were removed.
 
     These are files in the stream directories that are named as a sink names them, and that neither a manifest nor a
-    living process's run owns; strangers' files stay. Raises as `expire` does, but for damaged manifests of published
-    runs, whose files stay; and ConfigError, before it removes a file, when there is not one manifest to go by.
+    living process's run owns; strangers' files stay. A dry run changes nothing, as with `expire`. Raises as `expire`
+    does, but for damaged manifests of published runs, whose files stay; and ConfigError, before it removes a file, when
+    there is not one manifest to go by.
     """
     lake.must_exist()
     with storage_errors(lake.root), lake.locked():
-        finish_interrupted(lake)
+        if not dry_run:
+            finish_interrupted(lake)
         strays = [path for path in stray_files(lake) if _is_nobodys(lake, path)]
         if strays and not lake.manifest_paths():
             raise ConfigError(
                 f"{lake.root}: holds files of runs, and no manifest; restore {lake.manifests}, or remove the files"
             )
-        remove_files(lake.root / path for path in strays)
-        _remove_empty_days(lake)
+        if not dry_run:
+            remove_files(lake.root / path for path in strays)
+            _remove_empty_days(lake)
         return strays
 
 

@@ -25,11 +25,13 @@ import standardwebhooks
 
 from crdbexport.errors import CertificateError, ConfigError, RecordRefusedError, SinkError, SinkRefusedError
 from crdbexport.http import HttpClient, NoReplyError, Reply, tls_context
+from crdbexport.redaction import keys_in
 from crdbexport.retry import RetryPolicy, TransientError, retry_after_seconds, with_retries
 from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
 from crdbexport.sinks.json_lines import json_rows
 
 SECRET_VARIABLE = "CRDBEXPORT_WEBHOOK_SECRET"  # noqa: S105 (the name of the variable)
+SECRET_PREFIX = "whsec_"  # noqa: S105 (so says Standard Webhooks)
 SECRET_BYTES = range(24, 65)
 RECORDS, COMPLETED, ABORTED = "records.batch", "run.completed", "run.aborted"
 READ_BYTES = 4096
@@ -66,6 +68,7 @@ class WebhookSink(Sink):
         ca_cert: Path | None = None
         timeout_seconds: float = 900.0
 
+    conformance: ClassVar[str] = "crdbexport.testing.builtin:WebhookConformance"
     config: Config
 
     def __init__(self, config: Config, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
@@ -76,6 +79,7 @@ class WebhookSink(Sink):
         self._messages: Counter[str] = Counter()
         self._records: Counter[str] = Counter()
         self._bytes_sent = 0
+        self._taken = blake2b(digest_size=16)
         self._runner: asyncio.Runner | None = None
         self._http: HttpClient | None = None
 
@@ -83,9 +87,14 @@ class WebhookSink(Sink):
         """The origin alone: paths and queries of webhooks often hold a key."""
         return self._origin
 
+    def secrets(self) -> Iterator[str]:
+        secret = os.environ.get(self.config.secret_env, "")
+        yield from (secret, secret.removeprefix(SECRET_PREFIX), *keys_in(self.config.url))
+
     def open(self, run: Run) -> None:
         self._connect()
         self._messages = Counter(dict.fromkeys(run.streams, 0))
+        self._taken = blake2b(digest_size=16)
 
     def write(self, batch: Batch, run: Run) -> None:
         refused: list[str] = []
@@ -97,6 +106,7 @@ class WebhookSink(Sink):
                 refused.extend(error.record_ids)
                 reason = reason or error.reason
             else:
+                self._taken.update(message.id.encode())
                 self._messages[batch.stream] += 1
                 self._records[batch.stream] += len(message.record_ids)
         if refused:
@@ -105,7 +115,10 @@ class WebhookSink(Sink):
     def commit(self, run: Run, outcome: Outcome) -> Receipt:
         streams = {name: {"records": self._records[name], "messages": count} for name, count in self._messages.items()}
         reasons = Counter(gap.reason for gap in outcome.gaps)
-        self._post(_event(COMPLETED, run, {"complete": outcome.complete, "streams": streams, "gaps": dict(reasons)}))
+        data: dict[str, Any] = {"complete": outcome.complete, "streams": streams, "gaps": dict(reasons)}
+        # A run that was completed before is told of once more: a receiver must not drop that as a repeat.
+        again = ("redelivery", self._taken.hexdigest()) if run.redelivery else ()
+        self._post(_event(COMPLETED, run, data | {"redelivery": True} if again else data, key=again))
         self._close()
         artifacts = tuple(
             Artifact(location=self._origin, stream=name, rows=self._records[name]) for name in self._messages
@@ -256,7 +269,7 @@ def _secret(variable: str) -> bytes:
     if not text:
         raise ConfigError(f"webhook: no secret to sign with; {advice}")
     try:
-        raw = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        raw = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
     except binascii.Error as error:
         raise ConfigError(f"webhook: the secret is not base64; {advice}") from error
     if len(raw) not in SECRET_BYTES:

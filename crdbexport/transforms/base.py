@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -35,6 +36,13 @@ class Transform:
     def apply(self, batch: Batch) -> pa.RecordBatch:
         """The batch's rows as they shall be published."""
         raise TypeError(f"{type(self).__name__} must define apply(self, batch)")
+
+    def secrets(self) -> Iterable[str]:
+        """What must appear in no report, dead letter or log, whoever words it.
+
+        Options are kept in the state of a run: let one name the environment variable that holds a secret.
+        """
+        return ()
 
     def rename(self, field: str, name: str) -> str:
         """What `name` becomes in the key field `field`: gaps are published under the same names as records."""

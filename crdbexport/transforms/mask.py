@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,9 @@ class Mask(Transform):
             for field, column in zip(schema, batch.data.columns, strict=True)
         ]
         return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def secrets(self) -> Iterable[str]:
+        return (os.environ.get(self.config.key_env, ""),)
 
     def rename(self, field: str, name: str) -> str:
         return self._token(name) if field in self._fields else name

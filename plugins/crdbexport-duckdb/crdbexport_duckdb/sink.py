@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from hashlib import sha256
 from pathlib import Path
+from typing import ClassVar
 
 import duckdb
 
@@ -27,6 +28,7 @@ class DuckDBSink(Sink):
         lock_timeout_seconds: float = 10.0
         """How long to wait for another process that has the file open."""
 
+    conformance: ClassVar[str] = "crdbexport_duckdb.conformance:DuckDBConformance"
     _connection: duckdb.DuckDBPyConnection
 
     def __init__(self, config: Config) -> None:
