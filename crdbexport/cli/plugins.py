@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crdbexport.cli.logs import one_line
+from crdbexport.cli.logs import say, say_json
 
 if TYPE_CHECKING:
     from crdbexport.plugin_manager import PluginInfo
+    from crdbexport.testing.runner import Result
+
+INCOMPLETE = 3
 
 
-@click.group("plugins", short_help="Show what is installed.")
+@click.group("plugins", short_help="Show what is installed, and try it.")
 def command() -> None:
-    """Show the installed plugins, sinks and transforms."""
+    """Show the installed plugins, sinks and transforms, and try sinks."""
 
 
 @command.command("list", short_help="List plugins and what they offer.")
@@ -25,17 +29,15 @@ def list_plugins(as_json: bool, no_plugins: bool) -> None:
     """List every plugin with its distribution, version, state, and what it offers."""
     infos = _loaded(no_plugins).infos
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(infos), indent=2).decode())
+        say_json(infos)
         return
     for info in infos:
-        click.echo(f"{info.name}  {info.label}  {info.location}  {info.state}")
+        say(f"{info.name}  {info.label}  {info.location}  {info.state}")
         for what, names in (("sinks", info.sinks), ("transforms", info.transforms)):
             if names:
-                click.echo(f"  {what}: {', '.join(names)}")
+                say(f"  {what}: {', '.join(names)}")
         if info.error:
-            click.echo(f"  {one_line(info.error)}")
+            say(f"  {info.error}")
 
 
 @command.command("show", short_help="Show a sink type or transform with its options.")
@@ -56,12 +58,71 @@ def show(name: str) -> None:
         target = target_field(offer.kind.Config)
     if not issubclass(offer.kind.Config, msgspec.Struct):
         raise PluginError(f"{name}: its Config is not a msgspec struct", plugin=offer.plugin.label)
-    click.echo(f"{name}: {_first_sentence(offer.kind)}")
-    click.echo(f"  from {_origin(offer.plugin)}")
+    say(f"{name}: {_first_sentence(offer.kind)}")
+    say(f"  from {_origin(offer.plugin)}")
     for field in msgspec.structs.fields(offer.kind.Config):
         needed = "required" if field.required else f"default {field.default!r}"
         mark = "  (TARGET)" if field.name == target else ""
-        click.echo(f"  {field.name:<18} {_type_name(field.type):<24} {needed}{mark}")
+        say(f"  {field.name:<18} {_type_name(field.type):<24} {needed}{mark}")
+
+
+@command.command("conformance", short_help="Try a sink type with every check of the kit.")
+@click.argument("sink_type", metavar="TYPE")
+@click.option("--target", default="", help="Where the sink writes to; a directory, for sinks that write files.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the sink; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def conformance(sink_type: str, target: str, options: tuple[str, ...], as_json: bool) -> None:
+    """Try the sink type TYPE, or the conformance class module:Class, with every check of `crdbexport.testing`.
+
+    Exit code 0: all checks pass that apply; 3: some do not.
+    """
+    from crdbexport.testing.conformance import load_conformance
+    from crdbexport.testing.runner import run_checks
+
+    kit = load_conformance(sink_type if ":" in sink_type else _conformance_of(sink_type))
+    kit.target, kit.options = target, dict(_pair(each) for each in options)
+    _leave_logs_alone()
+    results = run_checks(kit, told=(lambda result: None) if as_json else _tell_result)
+    failed = [each for each in results if each.verdict == "failed"]
+    if as_json:
+        say_json({"sink": sink_type, "capabilities": kit.capabilities, "checks": results})
+    else:
+        apply = [each for each in results if each.verdict != "not applicable"]
+        say(f"{len(apply) - len(failed)} of {len(apply)} checks passed, {len(results) - len(apply)} do not apply")
+    if failed:
+        sys.exit(INCOMPLETE)
+
+
+def _conformance_of(type_name: str) -> str:
+    offer = _loaded(False).sink(type_name)
+    where: str = getattr(offer.kind, "conformance", "")
+    if not where:
+        from crdbexport.errors import ConfigError
+
+        raise ConfigError(
+            f"{type_name} of {offer.plugin.label} offers no conformance class; derive one from "
+            "crdbexport.testing.SinkConformance and give it as module:Class"
+        )
+    return where
+
+
+def _pair(option: str) -> tuple[str, str]:
+    key, equals, value = option.partition("=")
+    if not (key and equals):
+        raise click.BadParameter(f"{option!r} is not KEY=VALUE", param_hint="--option")
+    return key, value
+
+
+def _leave_logs_alone() -> None:
+    """Sinks that are made to fail are no news."""
+    import logging
+
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _tell_result(result: Result) -> None:
+    reason = f": {result.reason}" if result.reason else ""
+    say(f"{result.kind:<10} {result.verdict:<15} {result.name}{reason}")
 
 
 def _loaded(no_plugins: bool) -> Any:

@@ -1,0 +1,217 @@
+"""Safety: nothing half, nothing twice, nothing lost, and nobody else's records touched."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import timedelta
+
+import pyarrow as pa
+
+from crdbexport.selection import Coverage, Selection
+from crdbexport.sinks.base import Run
+from crdbexport.testing.check import CheckFailedError, NotApplicableError, check
+from crdbexport.testing.checks_crashes import CHECKS as CRASHES
+from crdbexport.testing.comparing import difference
+from crdbexport.testing.faults import FailingSink, InterruptedSink
+from crdbexport.testing.feed import outcome_of
+from crdbexport.testing.harness import Batches, Harness
+from crdbexport.testing.samples import DAY, records, sample_run
+
+
+@check("safety")
+def nothing_before_commit(h: Harness) -> None:
+    """Readers see nothing of a run before it commits, unless the sink declares otherwise."""
+    gate = threading.Event()
+    feed = h.feed(sample_run()).begin(gate.is_set)
+    try:
+        h.until(lambda: feed.lane.written or feed.lane.ended.is_set())
+        early = h.rows_of(feed.run)
+    finally:
+        gate.set()
+        feed.wait()
+    h.committed(feed)
+    if h.capabilities.transactional and early:
+        raise CheckFailedError(f"readers see {early} records before the commit")
+    if not h.capabilities.transactional and not early:
+        raise CheckFailedError("transactional=False is declared, and yet readers see nothing before the commit")
+    h.must_hold(feed)
+
+
+@check("safety", needs="transactional")
+def abort_leaves_nothing(h: Harness) -> None:
+    """A run that is given up after all was written leaves nothing that readers see."""
+    feed = h.interrupted(h.feed(sample_run()))
+    h.must_hold_nothing_of(feed.run, "was given up")
+
+
+@check("safety", needs="transactional")
+def abort_keeps_what_is_published(h: Harness) -> None:
+    """A run that is given up leaves an earlier one of the same snapshot as it is."""
+    first = h.deliver(sample_run())
+    h.interrupted(h.feed(_later(first.run)))
+    h.must_hold(first)
+
+
+@check("safety", needs="transactional")
+def failed_commit_leaves_nothing(h: Harness) -> None:
+    """A commit that fails before it begins leaves nothing, and the same run can be delivered again."""
+    run = sample_run()
+    failed = h.feed(run, sink=FailingSink(h.sink(), {"commit": 1})).begin().wait()
+    if failed.status != "failed":
+        raise CheckFailedError(f"the commit failed, and the run is {failed.status}")
+    h.must_hold_nothing_of(run, "failed to commit")
+    h.must_hold(h.deliver(run))
+
+
+@check("safety")
+def same_run_twice(h: Harness) -> None:
+    """The same run again changes nothing, unless the sink declares that it delivers at least once."""
+    first = h.deliver(sample_run())
+    once = h.rows_of(first.run)
+    again = h.deliver(first.run)
+    if h.capabilities.idempotent:
+        h.must_hold(again)
+    elif h.rows_of(first.run) == once:
+        raise CheckFailedError("idempotent=False is declared, and yet the same run again changed nothing")
+
+
+@check("safety")
+def lost_acknowledgement(h: Harness) -> None:
+    """A run that was committed, but whose answer was lost, is whole and there once after it is delivered again."""
+    run = sample_run()
+    h.feed(run, sink=FailingSink(h.sink(), {"commit": 1}, after=True)).begin().wait()
+    h.must_hold(h.deliver(run), repeats=not h.capabilities.idempotent)
+
+
+@check("safety")
+def partial_batch(h: Harness) -> None:
+    """A batch that fails half-way through its rows, and comes again, is there once."""
+    run = sample_run()
+    sink = InterruptedSink(h.sink())
+    feed = h.feed(run, sink=sink).begin().wait()
+    if not sink.interrupted:
+        h.must_hold(feed)
+        raise NotApplicableError("the sink takes a batch as a whole, and not row by row")
+    if feed.status != "committed":
+        h.must_hold_nothing_of(run, "failed")
+        feed = h.deliver(run)
+    h.must_hold(feed, repeats=not h.capabilities.idempotent)
+
+
+@check("safety")
+def poison_record(h: Harness) -> None:
+    """A record that is hard to take is refused by name or taken exactly, and the others of its batch are there once."""
+    run = sample_run()
+    poison = records("table_grants", run=run, first=2, **h.kit.poison)
+    around = [records("table_grants", 2, run=run, first=first) for first in (0, 3)]
+    rows = pa.Table.from_batches([around[0], poison, around[1]]).combine_chunks().to_batches()
+    feed = h.deliver(run, [("table_grants", rows[0])])
+    if feed.refused_ids - set(poison.column("record_id").to_pylist()):
+        raise CheckFailedError("records beside the poisonous one were refused")
+    if h.capabilities.refuses_records and not feed.refused_ids:
+        raise CheckFailedError("refuses_records is declared, and yet the record `poison` was not refused")
+    h.must_hold(feed)
+
+
+@check("safety")
+def side_by_side(h: Harness) -> None:
+    """Two runs that publish at the same time are both whole; a sink that declares otherwise refuses the second."""
+    feeds = [h.feed(sample_run(cluster=cluster)) for cluster in ("c1", "c2")]
+
+    def both_written() -> bool:
+        return all(each.lane.written or each.lane.ended.is_set() for each in feeds)
+
+    for each in feeds:
+        each.begin(both_written)
+    committed = [each for each in feeds if each.wait().status == "committed"]
+    if h.capabilities.concurrent:
+        for each in feeds:
+            h.committed(each)
+    elif len(committed) != 1:
+        raise CheckFailedError(f"concurrent=False is declared, and {len(committed)} of two runs were committed")
+    h.must_hold(*committed)
+
+
+@check("safety")
+def later_run_of_the_snapshot(h: Harness) -> None:
+    """A later run of the same snapshot takes the place of the earlier, or is added, as the sink declares."""
+    first = h.deliver(sample_run())
+    later = _later(first.run)
+    h.must_hold(first, h.deliver(later, _fewer(later)))
+
+
+@check("safety")
+def other_snapshots(h: Harness) -> None:
+    """Runs of other days stay, unless the sink declares that it keeps the latest state only."""
+    feeds = [h.deliver(sample_run(f"r{day}", logical_time=DAY + timedelta(days=day))) for day in range(3)]
+    h.must_hold(*feeds)
+
+
+@check("safety")
+def other_clusters(h: Harness) -> None:
+    """Runs of other clusters stay, also where cluster, run id and records have the same names."""
+    h.must_hold(*[h.deliver(sample_run(cluster=cluster)) for cluster in ("c1", "c10", "c1.r1")])
+
+
+@check("safety", needs="upsert")
+def uncovered_records_stay(h: Harness) -> None:
+    """Records that a run did not look for are not deleted."""
+    run = sample_run(streams=["tables"])
+    first = h.deliver(run, [("tables", records("tables", 3, run=run))])
+    later = _later(run)
+    batches: Batches = [("tables", records("tables", 1, run=later, first=1))]
+    nowhere = outcome_of(later, batches, Coverage(Selection(), known=False))
+    second = h.deliver(later, batches, outcome=nowhere)
+    old = first.accepted("tables")
+    wanted = [old[0], *second.accepted("tables"), old[2]]
+    if told := difference("tables", run.streams["tables"], wanted, h.read("tables")):
+        raise CheckFailedError(told)
+
+
+@check("safety")
+def free_text_names(h: Harness) -> None:
+    """A cluster and a run id that are no names of files are kept as they are, and lead nowhere else."""
+    beside = h.other_files()
+    run = sample_run("../../nightly: *?\n'\"", cluster="../../prod\\..")
+    feed = h.deliver(run)
+    if strays := h.other_files() - beside:
+        raise CheckFailedError(f"something was written outside of the target: {sorted(strays)[0].name}")
+    h.must_hold(feed)
+
+
+@check("safety")
+def names_do_not_collide(h: Harness) -> None:
+    """Runs whose clusters or ids differ in a sign that file names lack do not overwrite each other."""
+    pairs = [("a/b", "r"), ("a_b", "r"), ("a%2Fb", "r"), ("a b", "r"), ("a.b", "c"), ("a", "b.c"), ("A", "b.c")]
+    h.must_hold(*[h.deliver(sample_run(run_id, cluster=cluster)) for cluster, run_id in pairs])
+
+
+def _later(run: Run) -> Run:
+    """Another run of the same snapshot, read later."""
+    return replace(run, run_id="r2", extracted_at=run.extracted_at + timedelta(hours=1))
+
+
+def _fewer(run: Run) -> Batches:
+    """Less of every stream than a run has by default, and some that is new."""
+    return [(stream, records(stream, 2, run=run, first=4)) for stream in run.streams]
+
+
+CHECKS = (
+    nothing_before_commit,
+    abort_leaves_nothing,
+    abort_keeps_what_is_published,
+    failed_commit_leaves_nothing,
+    same_run_twice,
+    lost_acknowledgement,
+    *CRASHES,
+    partial_batch,
+    poison_record,
+    side_by_side,
+    later_run_of_the_snapshot,
+    other_snapshots,
+    other_clusters,
+    uncovered_records_stay,
+    free_text_names,
+    names_do_not_collide,
+)
