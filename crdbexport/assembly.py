@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,20 @@ def build_sinks(config: ExportConfig, plugins: Plugins) -> list[LaneSink]:
 def build_chain(config: ExportConfig, plugins: Plugins) -> TransformChain:
     """The configured transforms, in their order."""
     return TransformChain([_build_transform(each, plugins) for each in config.transforms])
+
+
+def secrets_of(sinks: Sequence[LaneSink], chain: TransformChain) -> Iterator[str]:
+    """What sinks and transforms were given that must not be shown."""
+    for sink in sinks:
+        yield from _secrets(sink.sink, f"sink {sink.name}", sink.plugin)
+    for each in chain.transforms:
+        yield from _secrets(each.transform, f"transform {each.name}", each.plugin)
+
+
+def _secrets(part: Sink | Transform, what: str, plugin: str) -> list[str]:
+    trouble = f"{what} of {plugin} cannot tell its secrets"
+    secrets: list[str] = _asked(lambda: [str(each) for each in part.secrets()], trouble, plugin)
+    return secrets
 
 
 def _build_sink(name: str, options: dict[str, Any], plugins: Plugins) -> LaneSink:

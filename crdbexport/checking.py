@@ -13,6 +13,7 @@ from crdbexport.cluster.reads import outcome_of
 from crdbexport.cluster.sight import Sight
 from crdbexport.config import ExportConfig
 from crdbexport.records import Gap
+from crdbexport.redaction import Redaction
 from crdbexport.report import RequestCounts
 from crdbexport.selection import Selection
 
@@ -33,12 +34,12 @@ class CheckResult:
     run_seconds: float = 0.0
 
 
-async def look(config: ExportConfig) -> CheckResult:
-    """Log in, look around, log out; exports nothing. Raises what would end a run."""
+async def look(config: ExportConfig, redaction: Redaction | None = None) -> CheckResult:
+    """Log in, look around, log out; exports nothing. Raises what would end a run. `redaction` learns its secrets."""
     requests = RequestCounts()
     selection = Selection(config.database, config.exclude_database)
     began = time.monotonic()
-    async with connected(config, requests) as session:
+    async with connected(config, requests, redaction=redaction) as session:
         dialect = await detected(session, config.dialect)
         parts = dialect.parts(config.streams, config.include)
         sight = Sight(dialect.privileges, parts)

@@ -16,6 +16,8 @@ from crdbexport.report import RunReport, Shrink
 from crdbexport.selection import Coverage, Selection, coverage_of
 from crdbexport.sinks.base import Outcome
 
+NOTHING_READ = Outcome(complete=False, gaps=(), coverage={}, rows={})
+
 
 @dataclass(frozen=True)
 class Conclusion:

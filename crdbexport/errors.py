@@ -20,6 +20,7 @@
     └── SinkError                   raised by sinks; the lane decides
         ├── SinkRefusedError                    for good: credentials, 410, a table of another shape
         │   └── StrictRefusalError              a record was refused in a run with --strict
+        ├── OutputClosedError       exit 141    nobody reads standard output any more; to be told to nobody
         ├── SnapshotKeptError       exit 3      a complete snapshot stays; the incomplete one is not published
         ├── SinkBusyError                       later: the lane writes the same batch again
         └── RecordRefusedError                  some records, for good: they become dead letters
@@ -147,6 +148,12 @@ class SinkRefusedError(SinkError):
 
 class StrictRefusalError(SinkRefusedError):
     """The target refuses some of the records for good, and the run shall publish all of them or nothing."""
+
+
+class OutputClosedError(SinkError):
+    """Whoever read the sink's output has closed it, as `head` does; the exit code is the one that SIGPIPE leads to."""
+
+    exit_code = 141
 
 
 class SnapshotKeptError(SinkError):

@@ -14,8 +14,10 @@ from crdbexport.cluster.dialects.native_refresh import StatsRefresh, warn_of_no_
 from crdbexport.cluster.extractor import Extractor, WalkCounts
 from crdbexport.cluster.remembering import Memory, RememberingDialect
 from crdbexport.config import ExportConfig
+from crdbexport.errors import ClusterRefusedError
 from crdbexport.pipeline.intake import Intake
 from crdbexport.records import Gap
+from crdbexport.redaction import Redaction
 from crdbexport.report import ObjectCounts, RequestCounts
 from crdbexport.selection import Selection
 
@@ -34,7 +36,8 @@ class Reading:
         intake: Intake,
         seal: Callable[[Reading], None],
         memory: Memory,
-        requests: RequestCounts | None = None,
+        requests: RequestCounts | None,
+        redaction: Redaction,
     ) -> None:
         self.walk = WalkCounts()
         self.requests = requests or RequestCounts()
@@ -44,6 +47,7 @@ class Reading:
         self._whole = False
         self.dialect: Dialect | None = None
         self._config, self._intake, self._seal, self._memory = config, intake, seal, memory
+        self._redaction = redaction
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._reason: BaseException | None = None
@@ -98,7 +102,7 @@ class Reading:
         self._started.set()
         config = self._config
         selection = Selection(config.database, config.exclude_database)
-        async with connected(config, self.requests) as session:
+        async with connected(config, self.requests, redaction=self._redaction) as session:
             refresh = self.refresh if config.refresh_stats else None
             self.dialect = await detected(session, config.dialect, refresh, self._memory)
             if refresh and self.dialect.name == "documented":
@@ -113,8 +117,17 @@ class Reading:
                 self.gaps,
                 config.include,
             )
+            await self._walk(extractor)
+        self._intake.finish()
+        self._whole = True
+
+    async def _walk(self, extractor: Extractor) -> None:
+        try:
             async with aclosing(extractor.rows()) as told:
                 async for stream, rows in told:
                     self._intake.add(stream, rows)
-        self._intake.finish()
-        self._whole = True
+        except ClusterRefusedError:
+            if self.gaps and not self.walk.details_fetched:
+                # Nothing but refusals, which the next attempt shall not take for granted.
+                self._memory.forget()
+            raise

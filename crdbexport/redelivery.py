@@ -6,9 +6,8 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -27,10 +26,11 @@ from crdbexport.pipeline.spool import Spool
 from crdbexport.pipeline.state import Extraction
 from crdbexport.pipeline.verdict import INCOMPLETE, nothing_is_owed, verdict
 from crdbexport.records import schemas
+from crdbexport.redaction import Redaction
 from crdbexport.report import DeliveryCounts, RunReport
-from crdbexport.runner import prepared, write_report
+from crdbexport.runner import Named, prepared, write_report
 from crdbexport.selection import Coverage, Selection
-from crdbexport.sinks.base import Run
+from crdbexport.sinks.base import Outcome, Run
 from crdbexport.supervision import Stop, Supervision, Watcher
 
 
@@ -43,6 +43,8 @@ def redeliver(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     stop: Stop | None = None,
     watch: Watcher | None = None,
+    redaction: Redaction | None = None,
+    named: Named | None = None,
 ) -> RunReport:
     """Feed the configured sinks from the records that a run keeps; of the cluster no question is asked.
 
@@ -54,11 +56,11 @@ def redeliver(
     if not run.deliverable:
         raise ConfigError(_why_not(run))
     of_the_run = {"cluster": run.cluster, "run_id": run.run_id, **run.settings}
-    keep = config.keep_spool or run.status == "complete"  # Nobody lacked it: it was kept for sinks to come.
+    keep = config.keep_spool or not run.owes  # Nobody lacked it: it was kept for sinks to come.
     config = parse_config({**msgspec.structs.asdict(config), **of_the_run, "keep_spool": keep})
     stop, watch = stop or Stop(), watch or (lambda progress: None)
     with (
-        prepared(config, run_id, plugins, clock) as parts,
+        prepared(config, run_id, plugins, clock, redaction or Redaction(), named) as parts,
         closing(Observers(parts.plugins)) as observers,
     ):
         if dead_letters:
@@ -79,6 +81,15 @@ def _why_not(run: KnownRun) -> str:
     return f"run {name} is delivered and keeps no records; export with --keep-spool where more sinks are to follow"
 
 
+@dataclass(frozen=True)
+class _Parcel:
+    """One sink's dead letters, on their way to it again; what it refuses again is in the lane's own letters."""
+
+    lane: Lane
+    spool: Spool
+    letters: DeadLetters
+
+
 class _Letters:
     """Writes each configured sink's dead letters to it again, one sink after another."""
 
@@ -91,23 +102,28 @@ class _Letters:
             )
         self._extraction: Extraction = extraction
         self._report: RunReport = report
-        self._sinks = {each.name: each for each in report.sinks}
+        # What is settled is noted at once, and told in the report at the end.
+        self._sinks = {each.name: each for each in report.sinks} | parts.state.committed()
         for sink in parts.sinks:
             self._refuse_stranger(sink)
 
     def deliver(self, stop: Stop, watch: Watcher) -> RunReport:
-        failures = []
-        for sink in self._parts.sinks:
-            letters = DeadLetters(self._state.dead_letters(sink.name), sink.name)
-            again = DeadLetters(letters.path.with_suffix(".again"), sink.name)
-            spool = self._refused(letters)
-            lane = Lane(sink, self._run(sink), spool, again, self._observers)
-            self._work(lane, spool, stop, watch)
-            if lane.status == "committed":
-                self._settle(lane, letters)
-            elif lane.error is not None:
-                failures.append(f"sink {sink.name} {lane.status}: {described(lane.error)}")
-        return self._account(failures)
+        try:
+            parcels = [self._packed(sink) for sink in self._parts.sinks]
+            delivery = Delivery([each.lane for each in parcels])
+            delivery.preflight(lambda: stop.error)
+            try:
+                for parcel in parcels:
+                    if stop.error is None:
+                        self._deliver(parcel, stop, watch)
+            finally:
+                delivery.dismiss()
+        finally:
+            shutil.rmtree(self._state.refused_directory, ignore_errors=True)
+        report = self._account(delivery.lanes)
+        if stop.error is not None:
+            raise stop.error
+        return report
 
     def _refuse_stranger(self, sink: LaneSink) -> None:
         known = self._sinks.get(sink.name)
@@ -118,6 +134,13 @@ class _Letters:
             )
         if known.status != "committed" or not self._state.dead_letters(sink.name).exists():
             raise ConfigError(f"sink {sink.name} has no dead letters of run {shown(self._report.run_id)}")
+
+    def _packed(self, sink: LaneSink) -> _Parcel:
+        redact = self._parts.redaction
+        letters = DeadLetters(self._state.dead_letters(sink.name), sink.name, redact)
+        again = DeadLetters(letters.path.with_suffix(".again"), sink.name, redact)
+        spool = self._refused(letters)
+        return _Parcel(Lane(sink, self._run(sink), spool, again, self._observers), spool, letters)
 
     def _run(self, sink: LaneSink) -> Run:
         record = self._parts.record
@@ -133,9 +156,10 @@ class _Letters:
 
     def _refused(self, letters: DeadLetters) -> Spool:
         """A spool of the refused records alone."""
-        self._drop_refused()
+        directory = self._state.refused_directory / letters.path.stem
+        shutil.rmtree(directory, ignore_errors=True)  # A process may have died over it.
         ids = pa.array(letters.record_ids(), type=pa.string())
-        refused = Spool(self._refused_directory)
+        refused = Spool(directory)
         for batch in Spool(self._state.spool_directory, self._extraction.batches).read():
             data = batch.data.filter(pc.is_in(batch.data.column("record_id"), value_set=ids))
             if data.num_rows:
@@ -143,57 +167,59 @@ class _Letters:
         refused.seal()
         return refused
 
-    def _work(self, lane: Lane, spool: Spool, stop: Stop, watch: Watcher) -> None:
+    def _deliver(self, parcel: _Parcel, stop: Stop, watch: Watcher) -> None:
+        delivery, outcome = Delivery([parcel.lane]), self._outcome(parcel.spool)
+        delivery.begin(lambda: outcome)
+        Supervision(None, delivery, parcel.spool).until_over(stop, watch)
+        if parcel.lane.status == "committed":
+            self._settle(parcel)
+        elif not parcel.lane.hung:
+            parcel.lane.dead_letters.forget()
+
+    def _outcome(self, spool: Spool) -> Outcome:
         rows: Counter[str] = Counter()
         for batch in spool.batches:
             rows[batch.stream] += batch.rows
-        conclusion = Conclusion(self._parts.config, self._parts.chain)
         # "Not seen" says nothing here: nearly everything is left out.
         unknown = dict.fromkeys(self._parts.config.streams, Coverage(Selection(), known=False))
-        outcome = replace(conclusion.outcome(self._extraction), coverage=unknown, rows=rows)
-        delivery = Delivery([lane])
-        delivery.preflight(lambda: stop.error)
-        delivery.begin(lambda: outcome)
-        Supervision(None, delivery, spool).until_over(stop, watch)
-        self._drop_refused()
-        if stop.error is not None:
-            raise stop.error
+        outcome = Conclusion(self._parts.config, self._parts.chain).outcome(self._extraction)
+        return replace(outcome, coverage=unknown, rows=rows)
 
-    def _settle(self, lane: Lane, letters: DeadLetters) -> None:
-        """The sink has what it took; what it refused again stays."""
-        known = self._sinks[lane.sink.name]
+    def _settle(self, parcel: _Parcel) -> None:
+        """The sink has what it took; what it refused again stays.
+
+        A process may die between the two steps: the letters are then delivered once more, and the sums come out right
+        all the same, for they do not depend on how many letters there were.
+        """
+        known, again = self._sinks[parcel.lane.sink.name], parcel.lane.dead_letters
         streams = {
             name: DeliveryCounts(
-                counts.delivered + lane.accepted[name], lane.dead_letters.counts[name], counts.undelivered
+                counts.delivered + counts.dead_lettered - again.counts[name], again.counts[name], counts.undelivered
             )
             for name, counts in known.streams.items()
         }
         self._sinks[known.name] = msgspec.structs.replace(known, streams=streams)
         self._state.keep_committed(self._sinks[known.name])
-        letters.become(lane.dead_letters)
+        parcel.letters.become(again)
 
-    def _account(self, failures: Sequence[str]) -> RunReport:
+    def _account(self, lanes: Sequence[Lane]) -> RunReport:
         config, facts = self._parts.config, self._extraction
         shrunk = Conclusion(config, self._parts.chain).unallowed_shrinks(facts)
         sinks = tuple(self._sinks.values())
         decided = verdict(None, (), facts.gaps, config.allow_gaps, sinks, shrunk)
+        failures = [
+            f"sink {lane.sink.name} {lane.status}: {described(lane.error)}"
+            for lane in lanes
+            if lane.status != "committed" and lane.error is not None
+        ]
         error = "; ".join(filter(None, (*failures, decided.error)))
         report = msgspec.structs.replace(
             self._report,
             sinks=sinks,
             status="incomplete" if failures else decided.status,
             exit_code=INCOMPLETE if failures else decided.exit_code,
-            error=error or None,
+            error=self._parts.redaction(error) or None,
             finished_at=self._parts.clock(),
         )
-        self._state.keep_report(report)
-        if not config.keep_spool and nothing_is_owed(report):
-            self._state.drop_extraction()
+        self._state.keep_report(report, delivered=not config.keep_spool and nothing_is_owed(report))
         return report
-
-    @property
-    def _refused_directory(self) -> Path:
-        return self._state.directory / "refused"
-
-    def _drop_refused(self) -> None:
-        shutil.rmtree(self._refused_directory, ignore_errors=True)

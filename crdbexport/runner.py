@@ -14,9 +14,17 @@ from pathlib import Path
 
 import msgspec
 
-from crdbexport.assembly import build_chain, build_sinks
+from crdbexport.assembly import build_chain, build_sinks, secrets_of
 from crdbexport.attempt import Attempt, Prepared
-from crdbexport.config import ExportConfig, Secret, check, logical_time, parse_config, state_directory
+from crdbexport.config import (
+    ExportConfig,
+    Secret,
+    check,
+    logical_time,
+    parse_config,
+    state_directory,
+    with_password,
+)
 from crdbexport.errors import ConfigError, CrdbExportError, StoppedError
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
@@ -27,6 +35,7 @@ from crdbexport.pipeline.spool import Spool
 from crdbexport.pipeline.state import RunRecord, RunState
 from crdbexport.plugin_manager import load_plugins
 from crdbexport.records import schemas
+from crdbexport.redaction import Redaction
 from crdbexport.report import ObjectCounts, RequestCounts, RunReport, versions
 from crdbexport.sinks.base import Run
 from crdbexport.supervision import Stop, Watcher
@@ -36,6 +45,7 @@ log = logging.getLogger(__name__)
 SANDBOX_CLUSTER = "sandbox"
 SANDBOX_LOGIN = "demo"
 STANDARD_OUTPUT = "-"
+Named = Callable[[str, str], None]
 
 
 def export(
@@ -45,28 +55,33 @@ def export(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     stop: Stop | None = None,
     watch: Watcher | None = None,
+    redaction: Redaction | None = None,
+    named: Named | None = None,
 ) -> RunReport:
     """Export a cluster and return the account of the run, whatever became of it.
 
     Raises `CrdbExportError` where the run could not begin: a wrong configuration, a broken plugin, a sink whose
     preflight refuses. Blocks until the end; may be called from any thread, also inside a running event loop, and
     installs no signal handlers. `plugins` adds plugin objects by name, `stop` ends the run from another thread,
-    `watch` is called several times a second with the progress.
+    `watch` is called several times a second with the progress. For a log of your own: `redaction` learns every secret
+    of the run, and `named` is called with its id and its cluster once both are known.
     """
     # Made by hand, a config has not been through the checks that a file's settings go through.
     config = parse_config(msgspec.structs.asdict(config))
+    redaction = redaction or Redaction()
     started_at = clock()
     run_id = config.run_id or f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     try:
         with (
-            reachable(config) as cluster,
-            prepared(cluster, run_id, plugins, clock) as parts,
+            reachable(config, redaction) as cluster,
+            prepared(cluster, run_id, plugins, clock, redaction, named) as parts,
             closing(Observers(parts.plugins)) as observers,
         ):
+            _warn_of_another_day(cluster, started_at)
             _point_out_another_run(cluster, parts)
             report = Attempt(parts, observers).run(stop or Stop(), watch or (lambda progress: None))
     except Exception as error:
-        write_report(config, _stillborn(config, run_id, started_at, clock(), error))
+        write_report(config, _stillborn(config, run_id, started_at, clock(), error).redacted(redaction))
         raise
     write_report(config, report)
     return report
@@ -74,18 +89,25 @@ def export(
 
 @contextmanager
 def prepared(
-    config: ExportConfig, run_id: str, plugins: Sequence[tuple[str, object]], clock: Callable[[], datetime]
+    config: ExportConfig,
+    run_id: str,
+    plugins: Sequence[tuple[str, object]],
+    clock: Callable[[], datetime],
+    redaction: Redaction,
+    named: Named | None = None,
 ) -> Iterator[Prepared]:
     """All that an attempt needs; the run is held as long as the context."""
+    if named is not None:
+        named(run_id, config.cluster)
     installed = load_plugins(third_party=not config.no_plugins, extra=plugins)
     sinks = build_sinks(config, installed)
     chain = build_chain(config, installed)
+    redaction.learn(*secrets_of(sinks, chain))
     _refuse_mixed_output(config, sinks)
     with closing(RunState(state_directory(config), config.cluster, run_id)) as state:
         now = clock()
-        _warn_of_another_day(config, now)
         record = state.begin(RunRecord(config.cluster, run_id, logical_time(config, now), now, _settings(config)))
-        yield Prepared(config, record, state, sinks, chain, installed, clock)
+        yield Prepared(config, record, state, sinks, chain, installed, clock, redaction)
 
 
 def _point_out_another_run(config: ExportConfig, parts: Prepared) -> None:
@@ -98,7 +120,7 @@ def _point_out_another_run(config: ExportConfig, parts: Prepared) -> None:
             "one begins anew",
             run.run_id,
             run.run_id,
-            extra={"event": "run_unfinished", "run_id": run.run_id},
+            extra={"event": "run_unfinished", "unfinished_run_id": run.run_id},
         )
 
 
@@ -133,19 +155,21 @@ def _settings(config: ExportConfig) -> dict[str, object]:
     }
 
 
-def check_sinks(config: ExportConfig) -> None:
+def check_sinks(config: ExportConfig, redaction: Redaction) -> None:
     """Ask the configured sinks whether they could work; raises what `export` would raise."""
     installed = load_plugins(third_party=not config.no_plugins)
-    build_chain(config, installed)
+    chain = build_chain(config, installed)
     if not config.sinks:
         return
+    sinks = build_sinks(config, installed)
+    redaction.learn(*secrets_of(sinks, chain))
     now = datetime.now(UTC)
     run = Run(config.cluster, "check", logical_time(config, now), now, "", schemas(config.streams))
     nowhere = Path(os.devnull)
     spool, observers = Spool(nowhere), Observers(installed)
     lanes = [
         Lane(each, replace(run, sink_name=each.name), spool, DeadLetters(nowhere, each.name), observers)
-        for each in build_sinks(config, installed)
+        for each in sinks
     ]
     delivery = Delivery(lanes)
     delivery.preflight()
@@ -154,8 +178,11 @@ def check_sinks(config: ExportConfig) -> None:
 
 
 @contextmanager
-def reachable(config: ExportConfig) -> Iterator[ExportConfig]:
+def reachable(config: ExportConfig, redaction: Redaction) -> Iterator[ExportConfig]:
     """The checked configuration with a cluster to reach: its own, or a sandbox that lives as long as the context."""
+    if not config.sandbox:
+        config = with_password(config)
+        redaction.learn(*(each.reveal() for each in (config.password, config.session) if each is not None))
     check(config)
     if not config.sandbox:
         yield config

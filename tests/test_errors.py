@@ -39,6 +39,7 @@ EXIT_CODES = {
     "SinkError": 5,
     "SinkRefusedError": 4,
     "StrictRefusalError": 4,
+    "OutputClosedError": 141,
     "SnapshotKeptError": 3,
     "SinkBusyError": 5,
     "RecordRefusedError": 5,

@@ -10,14 +10,13 @@ import threading
 import click
 
 from crdbexport import __version__
-from crdbexport.errors import CrdbExportError
+from crdbexport.errors import CrdbExportError, OutputClosedError
 
 COMMANDS = ("export", "check", "runs", "verify", "streams", "plugins", "sandbox")
 BUG = 1
 LAST_STEPS_SECONDS = 0.2
 # The threads of a run; a sandbox beside it is nobody's late work.
 RUN_THREADS = ("crdbexport-sink-", "crdbexport-extract", "crdbexport-observers")
-BROKEN_PIPE = 141
 
 
 class LazyGroup(click.Group):
@@ -84,7 +83,7 @@ def _run() -> None:
         _fail(str(error), error.exit_code, error)
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(BROKEN_PIPE)
+        sys.exit(OutputClosedError.exit_code)
     except Exception as error:  # noqa: BLE001 (the last door: a bug gets one line too)
         _fail(
             f"a bug in crdbexport: {type(error).__name__}: {error}; run it with -v for the traceback, and report it",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crdbexport.cli.logs import one_line
+from crdbexport.cli.logs import say
 from crdbexport.cli.options import (
     CLUSTER_OPTIONS,
     COMMON_OPTIONS,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crdbexport.cluster.sight import Sight
     from crdbexport.config import ExportConfig
     from crdbexport.records import Part
+    from crdbexport.redaction import Redaction
 
 SHOWN_GAPS = 10
 SHOWN_DATABASES = 3
@@ -48,13 +49,13 @@ def command(ctx: click.Context, /, **params: Any) -> None:
     from crdbexport.pipeline.verdict import unallowed
     from crdbexport.runner import check_sinks, reachable
 
-    config, voice = settled(ctx, params)
+    config, voice, redaction = settled(ctx, params)
     signal.signal(signal.SIGTERM, _stopped)
-    with reachable(config) as cluster:
-        check_sinks(cluster)
+    with reachable(config, redaction) as cluster:
+        check_sinks(cluster, redaction)
         for name in cluster.sinks:
-            click.echo(f"sink {name}: ready")
-        result = asyncio.run(_looked(cluster))
+            say(f"sink {name}: ready")
+        result = asyncio.run(_looked(cluster, redaction))
     _tell(result, cluster)
     if result.sight.lacking or not result.sight.databases or voice.verbose:
         _tell_grants(result.sight, cluster)
@@ -65,13 +66,13 @@ def _stopped(number: int, frame: object) -> None:
     raise StoppedError(number)
 
 
-async def _looked(config: ExportConfig) -> CheckResult:
+async def _looked(config: ExportConfig, redaction: Redaction) -> CheckResult:
     """What the look finds; SIGTERM cuts it short, and it logs out all the same."""
     import asyncio
 
     from crdbexport.checking import look
 
-    looking = asyncio.ensure_future(look(config))
+    looking = asyncio.ensure_future(look(config, redaction))
     # An error that a signal's handler raises within the event loop's own code is lost there.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, looking.cancel)
     await asyncio.wait([looking])
@@ -82,21 +83,21 @@ async def _looked(config: ExportConfig) -> CheckResult:
 
 def _tell(result: CheckResult, config: ExportConfig) -> None:
     walk = result.walk
-    click.echo(f"cluster {one_line(config.cluster)} at {config.url[0]}: reached, logged in, dialect {result.dialect}")
-    click.echo(f"sees {walk.databases_listed} databases with {walk.tables_listed} tables")
-    click.echo(
+    say(f"cluster {config.cluster} at {config.url[0]}: reached, logged in, dialect {result.dialect}")
+    say(f"sees {walk.databases_listed} databases with {walk.tables_listed} tables")
+    say(
         f"a run takes about {result.run_requests} requests, {result.run_seconds:.0f} s if they come one by one, "
         f"less with --concurrency {config.concurrency}"
     )
     for line in (*_read(result.sight), *_doubts(result.sight)):
-        click.echo(line)
+        say(line)
     for reason, count in sorted(Counter(gap.reason for gap in result.gaps).items()):
-        click.echo(f"{count} gaps: {reason}")
+        say(f"{count} gaps: {reason}")
     for gap in result.gaps[:SHOWN_GAPS]:
         name = ".".join(shown(each) for each in (gap.database, gap.schema, gap.table) if each is not None)
-        click.echo(f"  {gap.reason}: {gap.part} of {name}")
+        say(f"  {gap.reason}: {gap.part} of {name}")
     if len(result.gaps) > SHOWN_GAPS:
-        click.echo(f"  and {len(result.gaps) - SHOWN_GAPS} more")
+        say(f"  and {len(result.gaps) - SHOWN_GAPS} more")
 
 
 def _read(sight: Sight) -> Iterator[str]:
@@ -138,7 +139,7 @@ def _some(databases: list[str]) -> str:
 
 
 def _tell_grants(sight: Sight, config: ExportConfig) -> None:
-    click.echo("-- what the account needs there, to be granted by a member of admin; tried on no live server")
+    say("-- what the account needs there, to be granted by a member of admin; tried on no live server")
     account, databases = config.username or USUAL_ACCOUNT, sight.lacking or sight.databases
     for line in sight.privileges.statements(account, databases, details=sight.details_needed):
-        click.echo(one_line(line))
+        say(line)

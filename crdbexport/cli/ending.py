@@ -7,21 +7,26 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from crdbexport.errors import OutputClosedError
+
 if TYPE_CHECKING:
     from crdbexport.cli.settings import Voice
     from crdbexport.config import ExportConfig
+    from crdbexport.redaction import Redaction
     from crdbexport.report import RunReport
     from crdbexport.supervision import Stop
 
 log = logging.getLogger(__name__)
 
 
-def tell_end(report: RunReport, config: ExportConfig, voice: Voice) -> None:
-    """Tell people a summary, and machines what is wrong."""
+def tell_end(report: RunReport, config: ExportConfig, voice: Voice, redaction: Redaction) -> None:
+    """Tell people a summary, and machines what is wrong; nothing to who has stopped to listen."""
     from crdbexport.cli.summary import tell
 
+    if report.exit_code == OutputClosedError.exit_code:
+        return
     if voice.for_people:
-        tell(report, config)
+        tell(report, config, redaction)
     elif report.error:
         log.error(report.error, extra={"event": "run_error", "run_id": report.run_id, "exit_code": report.exit_code})
 

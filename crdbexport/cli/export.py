@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from crdbexport.cli.ending import stop_on_signals, tell_end
+from crdbexport.cli.logs import name_run
 from crdbexport.cli.options import (
     CLUSTER_OPTIONS,
     COMMON_OPTIONS,
@@ -36,10 +37,10 @@ def command(ctx: click.Context, /, **params: Any) -> None:
     from crdbexport.runner import export
     from crdbexport.supervision import Stop
 
-    config, voice = settled(ctx, params)
+    config, voice, redaction = settled(ctx, params)
     stop = Stop()
     stop_on_signals(stop)
     with showing(wanted=voice.for_people and sys.stderr.isatty()) as watch:
-        report = export(config, stop=stop, watch=watch)
-    tell_end(report, config, voice)
+        report = export(config, stop=stop, watch=watch, redaction=redaction, named=name_run)
+    tell_end(report, config, voice, redaction)
     sys.exit(report.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crdbexport.cli.logs import one_line
+from crdbexport.cli.logs import name_run, say, say_json, set_up
 from crdbexport.cli.options import (
     ALLOW_GAPS,
     ALLOW_SHRINK,
@@ -22,9 +23,11 @@ from crdbexport.cli.options import (
     with_options,
 )
 from crdbexport.cli.settings import settled
+from crdbexport.redaction import Redaction
 
 if TYPE_CHECKING:
     from crdbexport.pipeline.runs import KnownRun
+    from crdbexport.sinks.lake import Lake
 
 CLUSTER = option("--cluster", metavar="NAME", help="Only runs of this cluster.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -33,6 +36,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON docu
 @click.group("runs", short_help="List, deliver and clear up runs.")
 def command() -> None:
     """See what became of runs, deliver what they keep, and clear up after them."""
+    set_up("text", 0, Redaction())
 
 
 @command.command("list", short_help="List the runs that are known here.")
@@ -43,12 +47,12 @@ def list_runs(cluster: str | None, state_dir: Path | None, as_json: bool) -> Non
 
     runs = known_runs(_root(state_dir), cluster)
     if as_json:
-        _print_json(runs)
+        say_json(runs)
         return
     for run in runs:
-        click.echo(_line(run))
+        say(_line(run))
     if not runs:
-        click.echo(f"no runs in {_root(state_dir)}", err=True)
+        say(f"no runs in {_root(state_dir)}", err=True)
 
 
 @command.command("show", short_help="Show one run.")
@@ -60,10 +64,10 @@ def show(run_id: str, cluster: str | None, state_dir: Path | None, as_json: bool
 
     run = find_run(_root(state_dir), run_id, cluster)
     if as_json:
-        _print_json(run)
+        say_json(run)
         return
     for name, value in _facts(run):
-        click.echo(f"{name:<14} {one_line(value)}")
+        say(f"{name:<14} {value}")
 
 
 @command.command("deliver", short_help="Feed sinks from what a run keeps.")
@@ -84,12 +88,20 @@ def deliver(ctx: click.Context, /, run_id: str, dead_letters: bool, **params: An
     from crdbexport.redelivery import redeliver
     from crdbexport.supervision import Stop
 
-    config, voice = settled(ctx, params)
+    config, voice, redaction = settled(ctx, params)
     stop = Stop()
     stop_on_signals(stop)
     with showing(wanted=voice.for_people and sys.stderr.isatty()) as watch:
-        report = redeliver(config, run_id, dead_letters=dead_letters, stop=stop, watch=watch)
-    tell_end(report, config, voice)
+        report = redeliver(
+            config,
+            run_id,
+            dead_letters=dead_letters,
+            stop=stop,
+            watch=watch,
+            redaction=redaction,
+            named=name_run,
+        )
+    tell_end(report, config, voice, redaction)
     sys.exit(report.exit_code)
 
 
@@ -106,16 +118,30 @@ def gc(lakes: tuple[Path, ...], keep: int | None, dry_run: bool, state_dir: Path
     records a sink still lacks, are left alone.
     """
     for line in _cleared(lakes, _root(state_dir), keep, dry_run=dry_run):
-        click.echo(one_line(f"would remove {line}" if dry_run else f"removed {line}"))
+        say(f"would remove {line}" if dry_run else f"removed {line}")
 
 
-def _cleared(lakes: tuple[Path, ...], root: Path, keep: int | None, *, dry_run: bool) -> Iterator[str]:
+def _cleared(directories: tuple[Path, ...], root: Path, keep: int | None, *, dry_run: bool) -> Iterator[str]:
+    """Clear up; tells each thing that went, or would go."""
     from crdbexport.pipeline.runs import expired, litter, remove
+    from crdbexport.sinks.lake import Lake
 
+    lakes = [Lake(each.absolute()) for each in directories]
+    for lake in lakes:
+        lake.must_exist()
     for path in [*litter(root), *(expired(root, keep) if keep else ())]:
-        if not dry_run:
-            remove(path)
-        yield str(path)
+        if dry_run or remove(path):
+            yield str(path)
+    for lake in lakes:
+        yield from _cleared_lake(lake, keep, dry_run=dry_run)
+
+
+def _cleared_lake(lake: Lake, keep: int | None, *, dry_run: bool) -> Iterator[str]:
+    from crdbexport.sinks.retention import expire, sweep
+
+    yield from (str(lake.root / path) for path in sweep(lake, dry_run=dry_run))
+    for each in expire(lake, keep, dry_run=dry_run) if keep else ():
+        yield f"run {each.run_id} of {each.cluster} ({each.logical_time:%Y-%m-%d}) from {lake.root}"
 
 
 def _root(state_dir: Path | None) -> Path:
@@ -124,18 +150,12 @@ def _root(state_dir: Path | None) -> Path:
     return state_directory(ExportConfig(state_dir=state_dir))
 
 
-def _print_json(value: Any) -> None:
-    import msgspec
-
-    click.echo(msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2).decode())
-
-
 def _line(run: KnownRun) -> str:
     records = "" if run.records is None else f"{run.records:,} records"
     letters = f", {run.dead_letters:,} dead letters" if run.dead_letters else ""
     kept = f", keeps {run.kept_bytes / 2**20:,.1f} MiB" if run.deliverable or run.resumable else ""
     told = f"{run.started_at:%Y-%m-%d %H:%M}  {run.status:<11}  {run.cluster}  {run.run_id}  {records}{letters}{kept}"
-    return one_line(told.rstrip())
+    return told.rstrip()
 
 
 def _facts(run: KnownRun) -> Iterator[tuple[str, str]]:
@@ -151,7 +171,8 @@ def _facts(run: KnownRun) -> Iterator[tuple[str, str]]:
     if run.dead_letters:
         yield "dead letters", f"{run.dead_letters:,}, in {run.directory / 'dead_letters'}"
     yield "state", f"{run.directory} ({run.kept_bytes:,} bytes)"
+    run_id = shlex.quote(run.run_id)
     if run.deliverable:
-        yield "next", f"crdbexport runs deliver {run.run_id} --sink TYPE:TARGET"
+        yield "next", f"crdbexport runs deliver {run_id} --sink TYPE:TARGET"
     elif run.resumable and run.status != "running":
-        yield "next", f"the same crdbexport export command with --run-id {run.run_id} goes on where it stopped"
+        yield "next", f"the same crdbexport export command with --run-id {run_id} goes on where it stopped"

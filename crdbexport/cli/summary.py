@@ -7,11 +7,10 @@ import shlex
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-import click
-
-from crdbexport.cli.logs import one_line
+from crdbexport.cli.logs import say
 from crdbexport.config import ExportConfig
 from crdbexport.pipeline.verdict import unallowed
 from crdbexport.report import RunReport, SinkReport
@@ -20,8 +19,8 @@ RESUMABLE = frozenset({5, 130, 143})
 WORTH_TELLING = frozenset({"complete", "incomplete"})
 
 
-def tell(report: RunReport, config: ExportConfig) -> None:
-    """Print the summary on standard error."""
+def tell(report: RunReport, config: ExportConfig, redact: Callable[[str], str]) -> None:
+    """Print the summary on standard error; `redact` takes secrets out of the command that was typed."""
     seconds = (report.finished_at - report.started_at).total_seconds()
     _say(
         f"run {report.run_id} of {report.cluster}: {report.status} in {seconds:.1f} s, "
@@ -31,10 +30,15 @@ def tell(report: RunReport, config: ExportConfig) -> None:
         _tell_counts(report, config)
     if report.error:
         _say(f"{report.status}: {report.error}")
+    for sink in report.sinks:
+        if sink.error and sink.error not in (report.error or ""):
+            _say(f"sink {sink.name} {sink.status}: {sink.error}")
     for command in filter(None, (_reading_command(sink) for sink in report.sinks)):
-        _say(f"read it with:\n  {command}")
+        _say("read it with:")
+        _say(f"  {command}")
     if report.exit_code in RESUMABLE:
-        _say(f"run it again with:\n  {_same_command(report.run_id)}")
+        _say("run it again with:")
+        _say(f"  {redact(_same_command(report.run_id))}")
 
 
 def _tell_counts(report: RunReport, config: ExportConfig) -> None:
@@ -49,8 +53,7 @@ def _tell_counts(report: RunReport, config: ExportConfig) -> None:
 
 
 def _say(text: str) -> None:
-    for line in text.split("\n"):
-        click.echo(one_line(line), err=True)
+    say(text, err=True)
 
 
 def _told(sink: SinkReport) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crdbexport.cli.logs import one_line
+from crdbexport.cli.logs import say, say_json
 
 if TYPE_CHECKING:
     from crdbexport.sinks.findings import Verification
@@ -36,9 +36,7 @@ def command(directory: Path, cluster: str | None, as_json: bool, quiet: bool) ->
     with showing_check(wanted=not quiet and sys.stderr.isatty()) as watch:
         verification = verify(directory, cluster=cluster, watch=watch)
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(verification), indent=2).decode())
+        say_json(verification)
     else:
         _tell(verification, quiet=quiet)
     sys.exit(_exit_code(verification))
@@ -46,9 +44,9 @@ def command(directory: Path, cluster: str | None, as_json: bool, quiet: bool) ->
 
 def _tell(verification: Verification, *, quiet: bool) -> None:
     for finding in verification.findings:
-        click.echo(one_line(f"{verification.directory}/{finding.path}: {finding.message}"))
+        say(f"{verification.directory}/{finding.path}: {finding.message}")
     if not quiet:
-        click.echo(
+        say(
             f"runs: {verification.runs:,}, as published: {verification.files:,} files with {verification.rows:,} "
             f"records in {verification.size_bytes:,} bytes, findings: {len(verification.findings):,}"
         )

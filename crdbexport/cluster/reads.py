@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -30,11 +31,24 @@ class TableRead:
 
 
 async def outcome_of(reading: Coroutine[Any, Any, T]) -> T | UnreadableError:
-    """The part, or why it cannot be read."""
+    """The part, or why it cannot be read; as a value, the error holds no frame that it came through."""
     try:
         return await reading
     except UnreadableError as error:
+        _let_go(error)
         return error
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear the frames of an error and of those before it: they hold whole answers, and refer to each other."""
+    seen: set[BaseException] = set()
+    waiting = [error]
+    while waiting:
+        if (each := waiting.pop()) is not None and each not in seen:
+            seen.add(each)
+            traceback.clear_frames(each.__traceback__)
+            each.__traceback__ = None
+            waiting += (each.__cause__, each.__context__)
 
 
 def value_of(read: Read[T]) -> T | None:

@@ -31,8 +31,10 @@ class Delivery:
     @property
     def refusal(self) -> StrictRefusalError | None:
         """What forbids every sink to commit, in a strict run."""
-        errors = (lane.error for lane in self.lanes)
-        return next((error for error in errors if isinstance(error, StrictRefusalError)), None)
+        for lane in self.lanes:
+            if lane.status == "failed" and isinstance(lane.error, StrictRefusalError):
+                return StrictRefusalError(f"sink {lane.sink.name} {lane.error}")
+        return None
 
     @property
     def hung(self) -> bool:
@@ -70,10 +72,11 @@ class Delivery:
     ) -> None:
         """Let batches flow. In a strict run no sink commits before every one has taken everything, or has failed."""
         for lane in self.lanes:
-            lane.begin(outcome, self._all_written if strict else lambda: True, on_commit)
+            lane.begin(outcome, self._all_taken if strict else lambda: True, on_commit)
 
-    def _all_written(self) -> bool:
-        return all(lane.written or lane.ended.is_set() for lane in self.lanes)
+    def _all_taken(self) -> bool:
+        # In this order: a lane that refuses has its error before it ends.
+        return all(lane.written or lane.ended.is_set() for lane in self.lanes) and self.refusal is None
 
     def watch(self) -> None:
         """Cut off every sink whose call takes longer than it may."""

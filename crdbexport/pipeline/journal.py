@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,18 +39,18 @@ class Journal:
     which it does every thousand pages. Documents and sinks survive both at once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool = True) -> None:
+        """Without `make`, a journal that is not there yet is not made; `made` tells whether there is one to read."""
         self.path = path
         self._lock = threading.Lock()
         self._trouble: StorageError | None = None
         with self._told():
-            new = not path.exists()
-            if new:
+            if make and not path.exists():
                 private_file(path, append=True).close()
                 sync(path.parent)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
-                self._make_ready(new=new)
+                self._make_ready(make=make)
             except BaseException:
                 self._db.close()
                 raise
@@ -63,13 +63,12 @@ class Journal:
         """The document of this name, if there is one."""
         return self._read("SELECT body FROM documents WHERE name = ?", name, shape)
 
-    def keep_document(self, name: str, value: Any) -> None:
+    def keep_document(self, name: str, value: Any, *, instead_of: str | None = None) -> None:
+        """Put the document in the place of the one of this name, and of another, which goes with it."""
         with self._durably():
             self._db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, msgspec.json.encode(value)))
-
-    def drop_document(self, name: str) -> None:
-        with self._durably():
-            self._db.execute("DELETE FROM documents WHERE name = ?", (name,))
+            if instead_of is not None:
+                self._db.execute("DELETE FROM documents WHERE name = ?", (instead_of,))
 
     def sinks(self, shape: type[T]) -> dict[str, T]:
         """What is known of each sink, by its name."""
@@ -101,19 +100,36 @@ class Journal:
         with self._lock, self._told():
             return self._db.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is not None
 
+    def forget(self) -> None:
+        """Drop all answers, so that everything is asked anew."""
+        with self._durably():
+            self._db.execute("DELETE FROM answers")
+        self._give_space_back()
+
     def conclude(self, name: str, value: Any) -> None:
         """Put one document in the place of all answers."""
         with self._durably():
             self._db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, msgspec.json.encode(value)))
             self._db.execute("DELETE FROM answers")
-        with self._lock, self._told():
+        self._give_space_back()
+
+    def _give_space_back(self) -> None:
+        # What was decided stands, whether there is room to tidy up or not.
+        with self._lock, suppress(sqlite3.OperationalError):
             self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def _make_ready(self, *, new: bool) -> None:
-        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if new or not tables:  # A process may have died between making the file and filling it.
+    def _make_ready(self, *, make: bool) -> None:
+        # A process may have died between making the file and filling it.
+        self.made = bool(self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+        if make and not self.made:
             self._db.executescript(TABLES)
+            self.made = True
+        if self.made:
+            self._check_format()
+            self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def _check_format(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         ours = self._db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
         if not ours or version != FORMAT_VERSION:
@@ -121,7 +137,6 @@ class Journal:
                 f"{self.path}: is the journal of another version of crdbexport (format {version}, known here: "
                 f"{FORMAT_VERSION}); finish the run with that version, or give another --run-id"
             )
-        self._db.execute("PRAGMA synchronous = NORMAL")
 
     def _read(self, query: str, name: str, shape: type[T]) -> T | None:
         with self._lock, self._told():
@@ -150,7 +165,7 @@ class Journal:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # The latter: closed meanwhile.
             raise StorageError(f"{self.path}: {error}; free space or mend that, then run the same command") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from crdbexport.errors import (
-    CrdbExportError,
-    RecordRefusedError,
-    SinkBusyError,
-    SinkError,
-    SnapshotKeptError,
-    StrictRefusalError,
-)
+from crdbexport.errors import CrdbExportError, SinkError, SnapshotKeptError
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.observers import Observers
 from crdbexport.pipeline.spool import Spool, SpoolCancelledError
+from crdbexport.pipeline.writing import BatchWriter
 from crdbexport.report import SinkStatus
 from crdbexport.sinks.base import Batch, Outcome, Receipt, Run, Sink
 
 POLL_SECONDS = 0.05
-BUSY_BASE_SECONDS = 0.5
-BUSY_CAP_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +59,7 @@ class Lane:
         strict: bool = False,
     ) -> None:
         self.sink = sink
-        self._strict = strict
         self.dead_letters = dead_letters
-        self.accepted: Counter[str] = Counter()
         self.batches_done = 0
         self.status: SinkStatus | None = None
         self.error: BaseException | None = None
@@ -79,6 +67,15 @@ class Lane:
         self.checked = threading.Event()
         self.ended = threading.Event()
         self._run, self._spool, self._observers = run, spool, observers
+        self._writer = BatchWriter(
+            write=lambda batch: self._call("write", batch=batch, run=run),
+            pause=spool.pause,
+            taken=self._tell_taken,
+            dead_letters=dead_letters,
+            timeout_seconds=sink.sink.config.timeout_seconds,
+            strict=strict,
+        )
+        self.accepted = self._writer.accepted
         self.written = False
         self._outcome: Callable[[], Outcome] | None = None
         self._may_commit: Callable[[], bool] = lambda: True
@@ -148,7 +145,7 @@ class Lane:
         self.dead_letters.forget()
         self._call("open", run=self._run)
         while first is not None:
-            self._deliver(first)
+            self._writer.deliver(first)
             self.batches_done += 1
             first = next(batches, None)
         assert self._outcome is not None  # noqa: S101 (set before `_begin`)
@@ -168,58 +165,8 @@ class Lane:
             if taken != rows:
                 raise SinkError(f"{taken} of {rows} records of {stream} came out of the spool; give another --run-id")
 
-    def _deliver(self, batch: Batch) -> None:
-        """Have the batch taken; what is refused for good is set aside as dead letters."""
-        deadline = time.monotonic() + self.sink.sink.config.timeout_seconds
-        waiting = [batch]
-        while waiting:
-            part = waiting.pop()
-            try:
-                self._write(part, deadline)
-            except RecordRefusedError as error:
-                waiting.extend(self._set_aside(part, error))
-            else:
-                self._note_taken(part)
-
-    def _write(self, part: Batch, deadline: float) -> None:
-        busy = 0
-        while True:
-            try:
-                self._call("write", batch=part, run=self._run)
-            except SinkBusyError as error:
-                busy += 1
-                self._wait(error, busy, deadline)
-            else:
-                return
-
-    def _set_aside(self, part: Batch, error: RecordRefusedError) -> list[Batch]:
-        """Keep what was refused as dead letters; answers what is still to be written, last first."""
-        if self._strict:
-            raise StrictRefusalError(f"refused records for good, and --strict is given: {error.reason}")
-        if error.record_ids:
-            rest = self.dead_letters.keep(part, error.record_ids, error.reason)
-        elif part.data.num_rows > 1:
-            # The sink cannot tell which: halves are tried until it is known.
-            half = part.data.num_rows // 2
-            return [replace(part, data=part.data.slice(half)), replace(part, data=part.data.slice(0, half))]
-        else:
-            rest = self.dead_letters.keep(part, part.data.column("record_id").to_pylist(), error.reason)
-        if error.rest_written:
-            self._note_taken(rest)
-            return []
-        return [rest] if rest.data.num_rows else []
-
-    def _note_taken(self, part: Batch) -> None:
-        self.accepted[part.stream] += part.data.num_rows
-        if part.data.num_rows:
-            self._observers.tell("crdbexport_batch_delivered", sink_name=self.sink.name, batch=part)
-
-    def _wait(self, error: SinkBusyError, attempt: int, deadline: float) -> None:
-        backoff = random.uniform(0, min(BUSY_CAP_SECONDS, BUSY_BASE_SECONDS * 2**attempt))  # noqa: S311 (jitter)
-        seconds = backoff if error.retry_after is None else max(0.0, error.retry_after)
-        if time.monotonic() + seconds > deadline:
-            raise SinkError(f"busy for longer than {self.sink.sink.config.timeout_seconds:g} s: {error}") from error
-        self._spool.pause(seconds)
+    def _tell_taken(self, part: Batch) -> None:
+        self._observers.tell("crdbexport_batch_delivered", sink_name=self.sink.name, batch=part)
 
     def _call(self, method: str, **arguments: Any) -> Any:
         self.calling, self._called_at = method, time.monotonic()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +13,17 @@ from typing import Any, Literal
 import filelock
 import msgspec
 
-from crdbexport.errors import ConfigError, shown
+from crdbexport.errors import ConfigError, CrdbExportError, OutputClosedError, shown
 from crdbexport.file_names import escaped
 from crdbexport.pipeline.journal import Journal
-from crdbexport.pipeline.state import Extraction, RunRecord
+from crdbexport.pipeline.state import REFUSED, RUNS, SPOOL, Extraction, RunRecord, as_written
 from crdbexport.report import RunReport, SinkReport
 
 RunStatus = Literal["running", "interrupted", "failed", "incomplete", "complete"]
-# A run that was killed, or failed, before every sink had it.
-UNFINISHED = frozenset({"interrupted", "failed"})
+# Some sink has the run.
+FINISHED = frozenset({"incomplete", "complete"})
+
+log = logging.getLogger(__name__)
 
 
 class KnownRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,10 +48,15 @@ class KnownRun(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
     settings: dict[str, Any] = {}
 
+    @property
+    def owes(self) -> bool:
+        """Whether a sink still lacks records of the run, or has refused some."""
+        return bool(self.dead_letters) or set(self.sinks.values()) != {"committed"}
+
 
 def known_runs(root: Path, cluster: str | None = None) -> list[KnownRun]:
-    """All runs below the state directory, or those of one cluster, oldest first."""
-    runs = (_known(directory) for directory in run_directories(root, cluster))
+    """All runs below the state directory, or those of one cluster, oldest first; one that cannot be read is logged."""
+    runs = (_readable(directory) for directory in run_directories(root, cluster))
     found = [run for run in runs if run is not None and cluster in (None, run.cluster)]
     return sorted(found, key=lambda run: (run.cluster, run.started_at, run.run_id))
 
@@ -64,16 +73,20 @@ def find_run(root: Path, run_id: str, cluster: str | None = None) -> KnownRun:
 
 
 def resumable_run(root: Path, cluster: str, settings: Mapping[str, object]) -> KnownRun | None:
-    """The latest unfinished run of the cluster that reads what these settings read, if there is one."""
-    wanted = msgspec.to_builtins(settings)
-    runs = [run for run in known_runs(root, cluster) if run.status in UNFINISHED and run.settings == wanted]
-    return next((run for run in reversed(runs) if run.resumable or run.deliverable), None)
+    """The latest run of the cluster that reads what these settings read, if it is unfinished and not at work."""
+    wanted = as_written(settings)
+    runs = [run for run in known_runs(root, cluster) if run.settings == wanted and run.status != "running"]
+    telling = [run for run in runs if run.status in FINISHED or run.resumable or run.deliverable]
+    latest = telling[-1] if telling else None
+    # Whoever closed the output of a run had seen enough of it.
+    over = latest is None or latest.status in FINISHED or latest.exit_code == OutputClosedError.exit_code
+    return None if over else latest
 
 
 def run_directories(root: Path, cluster: str | None = None) -> list[Path]:
     """The directories of runs, in order of their names."""
     pattern = "*" if cluster is None else f"{escaped(cluster)}.*"
-    return sorted(path for path in (root / "runs").glob(pattern) if path.is_dir())
+    return sorted(path for path in (root / RUNS).glob(pattern) if path.is_dir())
 
 
 def litter(root: Path) -> Iterator[Path]:
@@ -81,41 +94,70 @@ def litter(root: Path) -> Iterator[Path]:
     for directory in run_directories(root):
         if held(directory):
             continue
-        run = _known(directory)
+        try:
+            run = _known(directory)
+        except CrdbExportError as error:
+            log.warning("%s; it is left alone", error, extra={"event": "run_unreadable"})
+            continue
         if run is None:
             yield directory
-        elif not run.deliverable and (directory / "spool").exists():
-            yield directory / "spool"
+            continue
+        needless = (REFUSED,) if run.deliverable else (SPOOL, REFUSED)
+        yield from (directory / name for name in needless if (directory / name).exists())
 
 
 def expired(root: Path, keep: int) -> Iterator[Path]:
-    """The directories of finished runs but the latest `keep` of each cluster; their reports go with them."""
+    """The directories of runs that came before the latest `keep` finished ones of their cluster.
+
+    Runs at work stay, and those whose records a sink may still want.
+    """
     by_cluster: dict[str, list[KnownRun]] = {}
     for run in known_runs(root):
         by_cluster.setdefault(run.cluster, []).append(run)
     for runs in by_cluster.values():
-        finished = [run for run in runs if run.status not in UNFINISHED | {"running"} and not run.deliverable]
-        yield from (run.directory for run in finished[: max(0, len(finished) - keep)])
+        finished = [index for index, run in enumerate(runs) if run.status in FINISHED]
+        before = runs[: finished[-keep]] if len(finished) >= keep else []
+        yield from (run.directory for run in before if run.status != "running" and not run.deliverable)
 
 
-def remove(path: Path) -> None:
-    """Remove a run's directory, or its spool, unless a process has begun to work there meanwhile."""
-    directory = path.parent if path.name == "spool" else path
-    if not held(directory):
-        shutil.rmtree(path, ignore_errors=True)
+def remove(path: Path) -> bool:
+    """Remove a run's directory, or something in it; answers false where a process has begun to work there meanwhile."""
+    directory = path if path.parent.name == RUNS else path.parent
+    with _holding(directory) as free:
+        if free:
+            shutil.rmtree(path, ignore_errors=True)
+    return free
 
 
 def held(directory: Path) -> bool:
     """Whether a process works on the run."""
     if not (directory / "lock").exists():
         return False
+    with _holding(directory) as free:
+        return not free
+
+
+@contextmanager
+def _holding(directory: Path) -> Iterator[bool]:
+    """Whether no process works on the run; as long as the context lasts, none begins to."""
     lock = filelock.FileLock(directory / "lock", mode=0o600)
     try:
         lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
+    except (filelock.Timeout, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _readable(directory: Path) -> KnownRun | None:
+    try:
+        return _known(directory)
+    except CrdbExportError as error:
+        log.warning("%s", error, extra={"event": "run_unreadable"})
+        return None
 
 
 def _known(directory: Path) -> KnownRun | None:
@@ -124,9 +166,9 @@ def _known(directory: Path) -> KnownRun | None:
     if not path.exists() or not path.stat().st_size:
         return None
     running = held(directory)
-    journal = Journal(path)
+    journal = Journal(path, make=False)
     try:
-        record = journal.document("run", RunRecord)
+        record = journal.document("run", RunRecord) if journal.made else None
         if record is None:
             return None
         extraction = journal.document("extraction", Extraction)
@@ -146,7 +188,7 @@ def _told(
     running: bool,
     answers: bool,
 ) -> KnownRun:
-    sinks = {**{sink.name: sink for sink in (report.sinks if report else ())}, **committed}
+    sinks = {sink.name: sink for each in (extraction, report) if each for sink in each.sinks} | dict(committed)
     streams = extraction.streams if extraction else report.streams if report else None
     return KnownRun(
         cluster=record.cluster,
@@ -160,7 +202,14 @@ def _told(
         records=sum(each.extracted for each in streams.values()) if streams is not None else None,
         dead_letters=sum(counts.dead_lettered for sink in sinks.values() for counts in sink.streams.values()),
         sinks={name: sink.status for name, sink in sinks.items()},
-        kept_bytes=sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()),
+        kept_bytes=sum(map(_size, directory.rglob("*"))),
         directory=directory,
         settings=record.settings,
     )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # Gone meanwhile, for a run is at work.
+        return 0

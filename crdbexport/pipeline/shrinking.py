@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 import msgspec
 
-from crdbexport.disk import cause_of, private_file, sync, sync_all
+from crdbexport.disk import cause_of, private_directory, private_file, sync, sync_all
 from crdbexport.file_names import escaped
 from crdbexport.pipeline.state import Extraction, RunRecord
 from crdbexport.report import Moment, Shrink, StreamCounts
@@ -85,7 +85,7 @@ class Baseline:
     def accept(self, record: RunRecord, extraction: Extraction, now: datetime) -> None:
         """Measure the next runs by this one, durably, unless a later reading was accepted meanwhile."""
         try:
-            self._path.parent.mkdir(exist_ok=True, mode=0o700)
+            private_directory(self._path.parent)
             with filelock.FileLock(self._path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_SECONDS, mode=0o600):
                 self._store(self._accepted(record, extraction, now))
         except OSError as error:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from crdbexport.errors import (
     ConfigError,
     CrdbExportError,
+    OutputClosedError,
     SinkError,
     SinkRefusedError,
     SnapshotKeptError,
     StoppedError,
+    StrictRefusalError,
     shown,
 )
 from crdbexport.pipeline.lane import Lane, described
@@ -21,7 +23,7 @@ from crdbexport.report import RunReport, Shrink, SinkReport, Status
 
 COMPLETE, INCOMPLETE = 0, 3
 # Where every sink says so, repeating the command changes nothing.
-FINAL = frozenset({ConfigError.exit_code, SinkRefusedError.exit_code})
+FINAL = frozenset({ConfigError.exit_code, SinkRefusedError.exit_code, OutputClosedError.exit_code})
 # A table dropped between its listing and its details is normal, not a fault of the run.
 ALWAYS_ALLOWED = "not_found"
 
@@ -87,6 +89,8 @@ def _all_lacking(lanes: Sequence[Lane]) -> tuple[Status, int]:
     errors = [lane.error for lane in lanes]
     if all(isinstance(error, SnapshotKeptError) for error in errors):
         return "incomplete", INCOMPLETE
+    if any(isinstance(error, StrictRefusalError) for error in errors):
+        return "failed", StrictRefusalError.exit_code
     codes = {error.exit_code if isinstance(error, CrdbExportError) else SinkError.exit_code for error in errors}
     agreed = codes.pop() if len(codes) == 1 else SinkError.exit_code
     return "failed", agreed if agreed in FINAL else SinkError.exit_code

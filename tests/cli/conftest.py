@@ -15,6 +15,7 @@ import pytest
 import crdbexport
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.world import World
+from tests.canaries import PASSWORD
 
 SCRIPTS = Path(sys.executable).parent
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -106,5 +107,5 @@ def url(app: Sandbox, serve: Callable[[Sandbox], str]) -> str:
 @pytest.fixture
 def cluster(url: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The options that reach the sandbox; the password is in the environment."""
-    monkeypatch.setenv("CRDBEXPORT_PASSWORD", "demo")
+    monkeypatch.setenv("CRDBEXPORT_PASSWORD", PASSWORD)
     return ["--url", url, "--cluster", "c1", "--username", "demo"]

@@ -131,10 +131,10 @@ def test_a_flag_of_the_file_is_taken_back_by_a_variable(settle: Settle, monkeypa
 
 
 def test_the_defaults_are_those_that_the_help_shows(settle: Settle) -> None:
-    config, voice = settle()
+    defaults = settle()
     shown = {each.name: each.default for each in export_command.params if getattr(each, "show_default", False)}
     assert set(shown) == {"dialect", "concurrency", "timeout", "log_format", "spool_limit"}
-    assert all(value(Settled(config, voice), name) == default for name, default in shown.items())
+    assert all(value(defaults, name) == default for name, default in shown.items())
 
 
 def test_the_file_may_come_from_a_variable(settle: Settle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

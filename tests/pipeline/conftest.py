@@ -122,17 +122,17 @@ class MakeLane(Protocol):
 
 @pytest.fixture
 def make_lane(run: Run, filled_spool: Spool, tmp_path: Path) -> Iterator[MakeLane]:
-    """Lanes that read the filled spool; options: `name`, `observers`, `spool`, and those of the sink."""
+    """Lanes that read the filled spool; options: `name`, `observers`, `spool`, `strict`, and those of the sink."""
     lanes: list[Lane] = []
 
     def made(kind: type[Sink], name: str = "mine", **options: Any) -> Lane:
         observers = options.pop("observers", None) or Observers(Nobody())
-        spool = options.pop("spool", filled_spool)
+        spool, strict = options.pop("spool", filled_spool), options.pop("strict", False)
         sink = kind(kind.Config(**options))
         hooks = SinkPluginManager(sink, f"{name} (plugin 1.0)").hook
         letters = DeadLetters(tmp_path / "dead_letters" / f"{name}.jsonl", name)
         lane_sink = LaneSink(name, "type", sink.shown_target(), "plugin 1.0", sink, hooks)
-        lane = Lane(lane_sink, run, spool, letters, observers)
+        lane = Lane(lane_sink, run, spool, letters, observers, strict=strict)
         lanes.append(lane)
         return lane
 

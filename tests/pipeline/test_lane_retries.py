@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from crdbexport import Batch, Outcome, RecordRefusedError, Sink, SinkBusyError, SinkError, hookimpl
-from crdbexport.pipeline import lane as lane_module
+from crdbexport.pipeline import writing
+from crdbexport.pipeline.batches import Batcher, Envelope
 from crdbexport.pipeline.observers import Observers
 from crdbexport.pipeline.spool import Spool
 from crdbexport.plugin_manager import Plugins
 
 PATIENCE_SECONDS = 5.0
+TWO_THOUSAND = [f"u{number:04d}" for number in range(2_000)]
 ALL_BATCHES = [["ann", "bob"], ["cid"], ["dan"]]
 
 
@@ -106,7 +111,7 @@ def busy(telling: Any, times: int, retry_after: float | None) -> Any:
 def test_a_busy_sink_gets_the_same_batch_again(
     deliver: Any, telling: Any, monkeypatch: pytest.MonkeyPatch, retry_after: float | None
 ) -> None:
-    monkeypatch.setattr(lane_module, "BUSY_BASE_SECONDS", 0.001)
+    monkeypatch.setattr(writing, "BUSY_BASE_SECONDS", 0.001)
     kind = busy(telling, 2, retry_after)
 
     lane = deliver(kind)
@@ -169,3 +174,128 @@ def test_observers_hear_of_every_batch_that_was_taken(deliver: Any, telling: Any
     observers.close()
 
     assert heard == [("mine", 0, ["bob"]), ("mine", 2, ["dan"])]
+
+
+def unable_to_tell(telling: Any, *poison: str) -> type[Sink]:
+    """A sink that refuses every batch with one of these grantees in it, and cannot tell which; `writes` counts."""
+
+    class Unable(telling):  # type: ignore[misc]
+        writes: ClassVar[list[int]] = []
+        taken: ClassVar[list[str]] = []
+
+        def write(self, batch: Batch) -> None:
+            grantees = batch.data.column("grantee").to_pylist()
+            self.writes.append(len(grantees))
+            if not poison or set(poison) & set(grantees):
+                raise RecordRefusedError([], "does not fit")
+            self.taken.extend(grantees)
+
+    return Unable
+
+
+@pytest.fixture
+def two_thousand(tmp_path: Path, envelope: Envelope) -> Spool:
+    """A sealed spool of one batch of 2,000 records: u0000 to u1999."""
+    spool = Spool(tmp_path / "two_thousand")
+    [(stream, data)] = Batcher(envelope).add("database_grants", [("bank", each, "ALL") for each in TWO_THOUSAND])
+    spool.append(stream, data)
+    spool.seal()
+    return spool
+
+
+def letters_of(lane: Any) -> list[str]:
+    return [json.loads(line)["record"]["grantee"] for line in lane.dead_letters.path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("poison", ["u0000", "u0777", "u1000", "u1999"])
+def test_one_record_among_two_thousand_is_found_by_halves(
+    deliver: Any, telling: Any, two_thousand: Spool, poison: str
+) -> None:
+    kind: Any = unable_to_tell(telling, poison)
+
+    lane = deliver(kind, spool=two_thousand)
+
+    assert lane.status == "committed"
+    assert letters_of(lane) == [poison]
+    assert (lane.accepted["database_grants"], lane.dead_letters.counts["database_grants"]) == (1_999, 1)
+    assert kind.taken == sorted(kind.taken)
+    assert len(kind.taken) == 1_999
+    assert len(kind.writes) <= 2 * math.ceil(math.log2(2_000)) + 1
+
+
+def test_several_records_are_found_each_by_its_own_halves(deliver: Any, telling: Any, two_thousand: Spool) -> None:
+    poison = ["u0001", "u0002", "u1000", "u1500"]
+    kind: Any = unable_to_tell(telling, *poison)
+
+    lane = deliver(kind, spool=two_thousand)
+
+    assert letters_of(lane) == poison
+    assert kind.taken == [each for each in TWO_THOUSAND if each not in poison]
+    assert len(kind.writes) <= len(poison) * 2 * math.ceil(math.log2(2_000))
+
+
+def test_a_sink_that_refuses_everything_without_telling_what_ends_all_the_same(
+    deliver: Any, telling: Any, tmp_path: Path, grants: Any
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.append("database_grants", grants(*(f"u{number}" for number in range(64))))
+    spool.seal()
+    kind: Any = unable_to_tell(telling)
+
+    lane = deliver(kind, spool=spool)
+
+    assert (lane.status, lane.accepted["database_grants"]) == ("committed", 0)
+    assert letters_of(lane) == [f"u{number}" for number in range(64)]
+    assert len(kind.writes) == 2 * 64 - 1
+
+
+def test_a_sink_may_tell_what_it_refuses_once_the_part_is_small_enough(
+    deliver: Any, telling: Any, two_thousand: Spool
+) -> None:
+    class Vague(telling):  # type: ignore[misc]
+        def write(self, batch: Batch) -> None:
+            refused = [row["record_id"] for row in batch.rows() if row["grantee"] in ("u0003", "u0004")]
+            if refused:
+                raise RecordRefusedError(refused if batch.data.num_rows < 10 else [], "no")
+
+    lane = deliver(Vague, spool=two_thousand)
+
+    assert letters_of(lane) == ["u0003", "u0004"]
+    assert lane.accepted["database_grants"] == 1_998
+
+
+def test_a_busy_sink_is_waited_for_while_halves_are_tried(
+    deliver: Any, telling: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "BUSY_BASE_SECONDS", 0.001)
+    calls = itertools.count()
+
+    class Busy(telling):  # type: ignore[misc]
+        def write(self, batch: Batch) -> None:
+            if next(calls) % 2 == 0:
+                raise SinkBusyError
+            super().write(batch)
+            if "bob" in batch.data.column("grantee").to_pylist():
+                raise RecordRefusedError([], "no bob")
+
+    lane = deliver(Busy)
+
+    assert telling.told == ["preflight", "open", ["ann", "bob"], ["ann"], ["bob"], ["cid"], ["dan"], "commit"]
+    assert letters_of(lane) == ["bob"]
+
+
+def test_observers_hear_of_the_parts_that_were_taken(deliver: Any, telling: Any) -> None:
+    heard: list[tuple[int, list[str]]] = []
+
+    class Observer:
+        @hookimpl
+        def crdbexport_batch_delivered(self, batch: Batch) -> None:
+            heard.append((batch.sequence, batch.data.column("grantee").to_pylist()))
+
+    plugins = Plugins()
+    plugins.add(Observer(), "observer")
+    observers = Observers(plugins)
+    deliver(unable_to_tell(telling, "ann", "cid"), observers=observers)
+    observers.close()
+
+    assert heard == [(0, ["bob"]), (2, ["dan"])]

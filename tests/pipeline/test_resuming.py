@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any, ClassVar
 import pytest
 
 from crdbexport import Batch, ConfigError, RecordRefusedError, RunReport, Sink, SinkError, Transform, hookimpl
+from crdbexport.pipeline.spool import Spool
 from crdbexport.pipeline.state import RunState
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.faults import Faults, Rule, Status
 from crdbexport.sandbox.world import World
+from crdbexport.supervision import Stop
+from crdbexport.transforms.base import TransformConfig
 
 Export = Callable[..., RunReport]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -88,6 +92,17 @@ def test_a_run_that_is_committed_already_does_nothing_and_has_the_same_exit_code
 
     assert second == first
     assert (app.hits.total(), telling.told) == (hits, told)
+
+
+def test_a_spool_that_a_dying_attempt_left_behind_goes_with_the_next(
+    export: Export, url: str, call: Any, run_directory: Path
+) -> None:
+    export(url, sinks={"first": {"type": "fine"}}, call=call)
+    (run_directory / "spool").mkdir()
+
+    assert export(url, sinks={"first": {"type": "fine"}}, call=call).exit_code == 0
+
+    assert not (run_directory / "spool").exists()
 
 
 def test_a_committed_run_with_gaps_has_the_same_exit_code_again(
@@ -341,3 +356,142 @@ def test_observers_see_gaps_under_the_names_that_are_published(
     assert [gap.database for gap in seen[0].gaps] != ["bank"]
     manifest = next((tmp_path / "lake" / "_manifests").iterdir()).read_text()
     assert "bank" not in manifest
+
+
+def test_a_run_that_was_refused_everything_asks_anew_once_the_account_may_read(
+    export: Export, serve: Callable[[Sandbox], str], call: Any
+) -> None:
+    """A scheduler gives the same run id again; refusals that were remembered would refuse it for ever."""
+    refusing = Rule("/api/v2/databases/.+", Status(403))
+    world, sinks = World(databases=2, tables=2), {"first": {"type": "fine"}}
+    first = export(serve(Sandbox(world, faults=Faults(rules=[refusing]))), sinks=sinks, call=call)
+    assert (first.exit_code, first.error) == (4, first.error)
+    assert "403" in (first.error or "")
+
+    report = export(serve(Sandbox(world)), sinks=sinks, stream=("tables",), call=call)
+
+    assert (report.exit_code, report.gaps) == (0, ())
+    assert report.streams["tables"].extracted == 4
+
+
+def test_refusals_of_a_run_that_read_something_else_are_remembered(
+    export: Export, serve: Callable[[Sandbox], str], call: Any
+) -> None:
+    rules = [
+        Rule("/api/v2/databases/movr/grants", Status(403)),
+        Rule("/api/v2/databases/movr/tables/users", Status(302)),
+    ]
+    world, sinks = World(databases=1, tables=2), {"first": {"type": "fine"}}
+    assert export(serve(Sandbox(world, faults=Faults(rules=rules))), sinks=sinks, call=call).exit_code == 4
+
+    well = Sandbox(world)
+    report = export(serve(well), sinks=sinks, call=call)
+
+    assert [(gap.part, gap.reason) for gap in report.gaps] == [("grants", "forbidden")]
+    assert not well.hits["/api/v2/databases/movr/grants"]
+
+
+def test_the_same_settings_from_python_are_the_same_settings(
+    export: Export, url: str, offering: Any, mendable: Any
+) -> None:
+    """They hold tuples, which come back from the journal as lists."""
+
+    class Listing(Transform):
+        class Config(TransformConfig, frozen=True, kw_only=True):
+            fields: tuple[str, ...] = ()
+
+        def apply(self, batch: Batch) -> Any:
+            return batch.data
+
+    call = offering(transforms={"listing": Listing}, mendable=mendable)
+    settings = {"sinks": {"second": {"type": "mendable"}}, "transforms": ({"type": "listing", "fields": ("a", "b")},)}
+    assert export(url, **settings, call=call).exit_code == 5
+    mendable.broken = False
+    assert export(url, **settings, call=call).exit_code == 0
+
+
+class Killed(BaseException):
+    """In the place of a signal that nobody can catch."""
+
+
+def test_what_a_killed_attempt_owed_to_a_sink_stays_owed(
+    export: Export, url: str, call: Any, mendable: Any, monkeypatch: pytest.MonkeyPatch, run_directory: Path
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunState, "keep_report", die)
+        export(url, sinks=BOTH, call=call)
+
+    alone = export(url, sinks={"first": BOTH["first"]}, call=call)
+
+    assert (alone.exit_code, alone.error) == (3, "sink second still lacks the run")
+    assert (run_directory / "spool").exists()
+    mendable.broken = False
+    assert export(url, sinks=BOTH, call=call).exit_code == 0
+
+
+def test_a_reading_that_outlives_its_run_does_not_seal_it(
+    export: Export, url: str, app: Sandbox, call: Any, monkeypatch: pytest.MonkeyPatch, run_directory: Path
+) -> None:
+    """Its spool is gone by then: an extraction without one could never be delivered."""
+    monkeypatch.setattr("crdbexport.supervision.STOP_SECONDS", 0.1)
+    sealing, go_on, stop = threading.Event(), threading.Event(), Stop()
+    readers: list[threading.Thread] = []
+
+    def slow(spool: Spool) -> None:
+        readers.append(threading.current_thread())
+        sealing.set()
+        go_on.wait(5)
+
+    def watch(progress: Any) -> None:
+        if sealing.is_set():
+            stop.request(15)
+
+    keep_report = RunState.keep_report
+
+    def keep_late(state: RunState, *args: Any, **kwargs: Any) -> None:
+        go_on.set()
+        readers[0].join(5)
+        keep_report(state, *args, **kwargs)
+
+    sinks = {"first": {"type": "fine"}}
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "sync", slow)
+        patch.setattr(RunState, "keep_report", keep_late)
+        assert export(url, sinks=sinks, call={**call, "stop": stop, "watch": watch}).exit_code == 143
+    assert not readers[0].is_alive()
+    assert not (run_directory / "spool").exists()
+    asked = walked(app)
+
+    report = export(url, sinks=sinks, call=call)
+
+    assert (report.exit_code, walked(app)) == (0, asked)
+
+
+def test_requests_of_attempts_that_were_stopped_count_and_are_not_sent_again(
+    export: Export, serve: Callable[[Sandbox], str], call: Any
+) -> None:
+    app = Sandbox(World(databases=1, tables=20))
+    stop = Stop()
+
+    def watch(progress: Any) -> None:
+        if walked(app) > 5:
+            stop.request(2)
+
+    settings = {"sinks": {"first": {"type": "fine"}}, "concurrency": 1}
+    first = export(serve(app), **settings, call={**call, "stop": stop, "watch": watch})
+    assert first.exit_code == 130
+    # One may have been cut off on its way.
+    assert 0 <= first.requests.total - app.hits.total() <= 1
+
+    second = export(serve(app), **settings, call=call)
+
+    assert second.exit_code == 0
+    assert 0 <= second.requests.total - app.hits.total() <= 1
+    assert walked(app) <= 4 + 20 + settings["concurrency"]
+
+
+def walked(app: Sandbox) -> int:
+    return sum(count for path, count in app.hits.items() if path.startswith("/api/v2/databases"))

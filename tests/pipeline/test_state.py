@@ -17,6 +17,7 @@ import pytest
 
 from crdbexport import ConfigError
 from crdbexport.errors import RunHeldError
+from crdbexport.pipeline.journal import Journal
 from crdbexport.pipeline.spool import SpooledBatch
 from crdbexport.pipeline.state import Extraction, RunRecord, RunState
 from crdbexport.records import Gap
@@ -175,15 +176,31 @@ def test_what_was_read_comes_back_as_it_was(state: RunState, tmp_path: Path) -> 
         assert again.report() == report()
 
 
-def test_dropping_what_was_read_takes_the_spool_with_it(state: RunState) -> None:
+def test_the_report_of_a_delivered_run_takes_the_place_of_what_was_read_and_spooled(state: RunState) -> None:
     state.keep_extraction(EXTRACTION)
     state.spool_directory.mkdir()
     (state.spool_directory / "00000000.arrows").touch()
+    state.keep_report(report())
+    assert state.extraction() == EXTRACTION
 
     for _ in range(2):
-        state.drop_extraction()
-        assert state.extraction() is None
+        state.keep_report(report(), delivered=True)
+        assert (state.extraction(), state.report()) == (None, report())
         assert not state.spool_directory.exists()
+
+
+def test_a_run_is_never_reported_as_delivered_while_what_was_read_is_still_kept(
+    state: RunState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies in between would leave a spool that nobody is owed, and that no clearing up removes."""
+    state.keep_extraction(EXTRACTION)
+    monkeypatch.setattr(state, "drop_spool", state.journal.close)
+
+    state.keep_report(report(), delivered=True)
+
+    with closing(Journal(state.journal.path)) as left_behind:
+        assert left_behind.document("report", RunReport) == report()
+        assert left_behind.document("extraction", Extraction) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"run_id": 1}', b'{"run_id": "\xff"}'], ids=repr)

@@ -44,6 +44,14 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["prod.one.json"]
 
 
+def test_no_thread_is_the_first_to_decode_a_manifest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Decoders are made while the module is imported: two threads that meet a type first may crash msgspec."""
+    path = written(tmp_path)
+    monkeypatch.delattr("msgspec.json.decode")
+    monkeypatch.delattr("msgspec.json.Decoder")
+    assert read_manifest(path) == a_manifest()
+
+
 def test_a_manifest_is_plain_json_in_declared_order(tmp_path: Path) -> None:
     content = json.loads(written(tmp_path).read_text())
     assert list(content) == [

@@ -615,6 +615,19 @@ def test_preflight_leaves_nothing_but_the_lock(tmp_path: Path, kind: str) -> Non
     assert [path.name for path in (tmp_path / "a/b").rglob("*")] == ["_staging", "_commit.lock"]
 
 
+def test_a_manifest_that_a_failing_disk_does_not_give_is_trouble_that_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(jsonl(tmp_path), a_run(), [])
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(StorageError, match=r"prod\.one\.json: Input/output error; mend that, then run"):
+        jsonl(tmp_path).preflight(run=a_run("new"))
+
+
 @pytest.mark.parametrize("place", ["file/lake", "file"])
 def test_a_directory_that_cannot_be_made_is_a_matter_of_configuration(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("in the way")
