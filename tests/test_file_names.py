@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import duckdb
@@ -23,6 +24,8 @@ LONGEST_SUFFIX = ".jsonl.zst"
 @example("A", "a")
 @example("é", "e\u0301")
 @example("x" * 101, "x" * 102)
+@example("con", "%63on")
+@example("con", "CON")
 def test_different_parts_have_different_names(one: str, other: str) -> None:
     assert (escaped(one) == escaped(other)) == (one == other)
 
@@ -40,11 +43,15 @@ def test_what_is_not_cut_can_be_decoded(part: str) -> None:
 
 
 @given(st.text(max_size=400), st.text(max_size=400))
+@example("\0" * 100, "../" * 100)
+@example("\U0001f600" * 100, "..")
+@example("CON", "con")
 def test_stems_are_safe_and_short_for_any_names(cluster: str, run_id: str) -> None:
     stem = file_stem(cluster, run_id)
     assert len(stem.encode() + LONGEST_SUFFIX.encode()) <= 255
     assert stem[0] not in "._-"
     assert stem.count(".") == 1
+    assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)\.", stem)
     assert set(stem) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-%~.")
 
 
@@ -58,6 +65,14 @@ def test_stems_are_safe_and_short_for_any_names(cluster: str, run_id: str) -> No
         ("-x-", "%2Dx-"),
         ("a\x00\n*[=", "a%00%0A%2A%5B%3D"),
         ("é", "%C3%A9"),
+        ("__HIVE_DEFAULT_PARTITION__", "%5F_HIVE_DEFAULT_PARTITION__"),
+        ("trailing. ", "trailing%2E%20"),
+        ("con", "%63on"),
+        ("NUL", "%4EUL"),
+        ("Lpt1", "%4Cpt1"),
+        ("com10", "com10"),
+        ("console", "console"),
+        ("aux.x", "aux%2Ex"),
     ],
 )
 def test_names_read_like_percent_encoding(part: str, name: str) -> None:
@@ -76,7 +91,10 @@ def test_long_and_empty_parts_end_in_a_digest() -> None:
     assert escaped("x" * 100) == "x" * 100
 
 
-@pytest.mark.parametrize("cluster", ["eu/prod 50%", "_hidden", ".hidden", "-dash", "a=b", "x" * 300, "~", "ü[*]?"])
+@pytest.mark.parametrize(
+    "cluster",
+    ["eu/prod 50%", "__HIVE_DEFAULT_PARTITION__", "nul", "_hidden", ".hidden", "-dash", "a=b", "x" * 300, "~", "ü[*]?"],
+)
 def test_every_reader_reads_files_of_hostile_names(tmp_path: Path, cluster: str) -> None:
     run = a_run("scheduled__2026-11-23T00:00:00+00:00", cluster=cluster, streams=["tables"])
     deliver(parquet(tmp_path), run, [("tables", records("tables", 5))])

@@ -15,7 +15,19 @@ import crdbexport
 
 PACKAGE = Path(crdbexport.__file__).parent
 HEAVY = {"aiohttp", "httpx", "pyarrow", "rich", "starlette", "uvicorn", "loud"}
-COMMANDS = ("", "export", "check", "streams", "plugins", "plugins list", "plugins show", "verify", "sandbox")
+COMMANDS = (
+    "",
+    "export",
+    "check",
+    "streams",
+    "plugins",
+    "plugins list",
+    "plugins show",
+    "verify",
+    "sandbox",
+    "runs list",
+    "runs gc",
+)
 MODULES_AFTER = """
 import json, sys
 from crdbexport.cli import main
