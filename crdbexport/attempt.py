@@ -125,8 +125,7 @@ class Attempt:
     def _described(self) -> Run:
         record = self._record
         extracted_at = self._extraction.extracted_at if self._extraction else record.started_at
-        streams = schemas(self._config.streams)
-        return Run(record.cluster, record.run_id, record.logical_time, extracted_at, "", streams)
+        return Run(record.cluster, record.run_id, record.logical_time, extracted_at, "", schemas(self._config.streams))
 
     def _opened_spool(self) -> Spool:
         if self._extraction is not None:

@@ -90,7 +90,7 @@ def test_no_progress_appears_among_events_for_machines(
 ) -> None:
     exit_code, out, screen = on_terminal([*command, "--log-format", "json"], environment, tmp_path)
     assert (exit_code, out) == (0, "")
-    assert len([json.loads(line) for line in screen.splitlines()]) == 3
+    assert len([json.loads(line) for line in screen.splitlines()]) == 4
 
 
 def test_no_progress_appears_in_a_pipe(command: list[str], environment: dict[str, str], tmp_path: Path) -> None:

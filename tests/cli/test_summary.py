@@ -69,7 +69,7 @@ def test_a_reader_that_has_had_enough_ends_the_export_quietly(in_shell: Run) -> 
     ran = in_shell("crdbexport export --sandbox --sink jsonl:- -q | head -n 1; echo ${PIPESTATUS[0]} >&2")
     [line] = ran.stdout.splitlines()
     assert json.loads(line)["stream"] == "databases"
-    assert ran.stderr == "error: sink jsonl failed: standard output was closed by its reader\n5\n"
+    assert ran.stderr == "141\n"
 
 
 def test_json_lines_on_standard_output_are_nothing_else(run_cli: Run, cluster: list[str]) -> None:

@@ -438,7 +438,7 @@ SHAPES: dict[Any, st.SearchStrategy[Any]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_whatever_was_answered_is_recalled_as_it_was(shape: Any, data: st.DataObject) -> None:
     value, memory = data.draw(SHAPES[shape]), Kept()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def test_no_byte_holds_a_statement_where_only_expressions_were_asked_for(
     assert export(url, sinks=sinks, include=("column_default",), report=str(tmp_path / "report.json")).exit_code == 0
     contents = [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert sum(f"'{SENSITIVE}'" in each for each in contents) == 1
-    assert not [each for each in contents if "CREATE TABLE" in each or "CONFIGURE ZONE" in each or "concat(" in each]
+    # The run's journal is a database with tables of its own.
+    statements = re.compile(r"CREATE TABLE (?!documents |sinks |answers )|CONFIGURE ZONE|concat\(")
+    assert not [each for each in contents if statements.search(each)]
 
 
 def test_what_was_asked_for_can_be_masked(

@@ -473,7 +473,7 @@ def test_a_reading_that_outlives_its_run_does_not_seal_it(
 def test_requests_of_attempts_that_were_stopped_count_and_are_not_sent_again(
     export: Export, serve: Callable[[Sandbox], str], call: Any
 ) -> None:
-    app = Sandbox(World(databases=1, tables=20))
+    app = Sandbox(World(databases=1, tables=20), latency_seconds=0.02)
     stop = Stop()
 
     def watch(progress: Any) -> None:

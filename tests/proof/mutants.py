@@ -59,7 +59,7 @@ def files_before_prepared_manifest() -> None:
             publication.staged(file.stream).replace(place)
         right(publication, manifest)
 
-    Publication._publish = publish  # type: ignore[method-assign]
+    Publication._publish = publish
 
 
 def commit_noted_before_it_happens() -> None:
@@ -70,7 +70,7 @@ def commit_noted_before_it_happens() -> None:
             lane._on_commit(lane)
         return right(lane, method, **arguments)
 
-    Lane._call = call  # type: ignore[method-assign]
+    Lane._call = call
 
 
 def answers_forgotten() -> None:
@@ -81,7 +81,7 @@ def answers_forgotten() -> None:
         if len(asked) % 3:
             right(journal, question, answer)
 
-    Journal.keep = keep  # type: ignore[method-assign]
+    Journal.keep = keep
 
 
 def times_of_first_attempt_forgotten() -> None:
@@ -89,7 +89,7 @@ def times_of_first_attempt_forgotten() -> None:
         state.journal.keep_document("run", record)
         return record
 
-    RunState.begin = begin  # type: ignore[method-assign]
+    RunState.begin = begin
 
 
 def reported_before_it_is_cleared() -> None:
@@ -100,7 +100,7 @@ def reported_before_it_is_cleared() -> None:
         if delivered:
             right(state, report, delivered=True)
 
-    RunState.keep_report = keep_report  # type: ignore[method-assign]
+    RunState.keep_report = keep_report
 
 
 MUTANTS = {

@@ -116,8 +116,8 @@ class Points:
                 return super().write(data)
 
         fdopen = os.fdopen
-        os.fsync = fsync  # type: ignore[assignment]
-        os.fdopen = lambda descriptor, mode="r", *args, **kwargs: (  # type: ignore[assignment]
+        os.fsync = fsync
+        os.fdopen = lambda descriptor, mode="r", *args, **kwargs: (
             Written(io.FileIO(descriptor, "wb")) if mode == "wb" else fdopen(descriptor, mode, *args, **kwargs)
         )
 
@@ -142,7 +142,7 @@ class Points:
                 points.reach("after end of transaction", "")
                 return result
 
-        sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Connection, **kwargs)  # type: ignore[assignment]
+        sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Connection, **kwargs)
 
     def _wrap_sinks(self) -> None:
         original = Lane._call
@@ -153,7 +153,7 @@ class Points:
             self.reach(f"after {method}", lane.sink.name)
             return result
 
-        Lane._call = called  # type: ignore[method-assign]
+        Lane._call = called
 
     def _wrap_requests(self) -> None:
         original = HttpClient.send
@@ -165,4 +165,4 @@ class Points:
             self.reach("after reply", f"{method} {path}")
             return reply
 
-        HttpClient.send = send  # type: ignore[method-assign]
+        HttpClient.send = send
