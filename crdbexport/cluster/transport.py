@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Endpoint:
 
     @property
     def path(self) -> str:
-        return "/".join(quote(each, safe="") for each in self.segments) + ("/" if self.trailing_slash else "")
+        return "/".join(map(_encoded, self.segments)) + ("/" if self.trailing_slash else "")
 
     @property
     def target(self) -> str:
@@ -232,6 +233,11 @@ def _healthy(reply: Reply) -> None:
     if reply.status in TRY_AGAIN:
         error = UnreadableError(f"{HEALTH} answered {reply.status}", reason="server_error", http_status=reply.status)
         raise TransientError(error)
+
+
+@functools.lru_cache(maxsize=1024)
+def _encoded(segment: str) -> str:
+    return quote(segment, safe="")
 
 
 def origin(url: str) -> str:

@@ -130,7 +130,7 @@ class Lake:
         """Raise unless `run` can be published here by a sink of this type."""
         try:
             self._probe()
-            self._refuse_other_devices(run.streams)
+            self._refuse_what_is_in_the_way(run.streams)
             self._refuse_other_formats(run.cluster, sink)
         except OSError as error:
             if error.errno in DISK_TROUBLE:
@@ -160,9 +160,11 @@ class Lake:
             finally:
                 new.unlink(missing_ok=True)
 
-    def _refuse_other_devices(self, streams: Iterable[str]) -> None:
+    def _refuse_what_is_in_the_way(self, streams: Iterable[str]) -> None:
         device = self.staging_root.stat().st_dev
         for path in (self.manifests, *(self.root / stream for stream in streams)):
+            if path.exists() and not path.is_dir():
+                raise ConfigError(f"{path}: is in the way of the directory of this name; move it elsewhere")
             if path.exists() and path.stat().st_dev != device:
                 raise ConfigError(
                     f"{path}: lies on another file system than {self.staging_root}, so files cannot be "

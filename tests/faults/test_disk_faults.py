@@ -37,6 +37,8 @@ PLACES: dict[str, Callable[[Path], Path]] = {
     "a name of 300 bytes": lambda place: place / ("x" * 300),
     "read-only": lambda place: Path("/proc/crdbexport/lake"),
     "a file for the staging": lambda place: a_file(place / "lake/_staging").parent,
+    "a file for the manifests": lambda place: a_file(place / "lake/_manifests").parent,
+    "a file for a stream": lambda place: a_file(place / "lake/tables").parent,
 }
 
 
@@ -56,12 +58,6 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_first_request(
     assert "sink here" in str(caught.value)
     assert (server.connections, server.requests) == (0, [])
     assert [path for path in files(tmp_path / "there") if path.suffix != ".lock"] == []
-
-
-@pytest.mark.parametrize("part", ["tables", "_manifests"])
-def test_a_place_that_only_the_commit_needs_fails_the_one_sink_there(part: str, suffer: Export, tmp_path: Path) -> None:
-    a_file(tmp_path / "lake" / part)
-    assert_failed_alone(suffer(FaultServer(WORLD)))
 
 
 def assert_failed_alone(run: Suffered) -> None:
