@@ -281,7 +281,7 @@ def test_a_host_that_lets_nobody_in_is_no_connection_even_where_the_deadline_is_
     async def main() -> None:
         with a_socket() as listening:
             listening.listen(0)
-            async with AsyncExitStack() as stack, a_client(timeout_seconds=0.2) as http:
+            async with AsyncExitStack() as stack, a_client(timeout_seconds=1.0) as http:
                 for _ in range(2):
                     # They fill the queue of a host that accepts nobody; the next one waits for its answer in vain.
                     queued = stack.enter_context(socket.socket())
