@@ -293,7 +293,9 @@ def test_a_sink_that_had_committed_is_not_fed_again(
         committed = now
         if "hook" in committed:
             assert len(here.hook.ids) == len(set(here.hook.ids))
-    written = {path: (here.path / path).stat().st_mtime_ns for path in here.tree()}
+    # One that was publishing when it was killed may have to finish that.
+    theirs = [path for path in here.tree() if Path(path).parts[0] in committed]
+    written = {path: (here.path / path).stat().st_mtime_ns for path in theirs}
     messages = len(here.hook.ids)
 
     assert here.run(*FINISH)[0] == 0

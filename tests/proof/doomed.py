@@ -191,7 +191,8 @@ def _reached(job: Job, place: Path) -> Callable[[str, str], None]:
                 print(f"fails now: {point}", file=sys.stderr, flush=True)
             failing = job.lasting
             number = getattr(errno, job.error)
-            raise OSError(number, os.strerror(number), str(place / "of-the-fault"))
+            path = point.removeprefix(f"{what} ").rpartition(" #")[0].split(" -> ")[-1]
+            raise OSError(number, os.strerror(number), str(place / path))
 
     return reached
 

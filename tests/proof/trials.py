@@ -115,9 +115,7 @@ class Trials:
         """Make an attempt that a fault of the disk befalls, then one without, and what the next run is to do."""
         place = self.place()
         ended = self.attempt(place, **fault)
-        # A manifest that appeared, and whose directory then could not be synced, is not told as committed.
-        in_doubt = "_manifests #" in fault.get("fail_at", "")
-        troubles = partial_views(place, self.wholes[:2]) + told_as_it_stands(place, ended.code, in_doubt)
+        troubles = partial_views(place, self.wholes[:2]) + told_as_it_stands(place, ended.code)
         last = self.attempt(place, hours=1)
         pardoned = see_to_what_was_put_off(place)
         # While an answer cannot be kept, those in flight come in and are lost as well.

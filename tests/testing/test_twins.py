@@ -53,7 +53,7 @@ def test_a_check_finds_its_twin(twin: Twin, name: str, tmp_path: Path) -> None:
     assert found(BY_NAME[name], twin, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("mended")
 @pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.sink.__name__)
