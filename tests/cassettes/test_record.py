@@ -26,12 +26,14 @@ def by_address(path: Path) -> list[dict[str, Any]]:
     return sorted(exchanges(path), key=lambda each: each["request"]["uri"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_recording_again_gives_the_committed_exchanges(name: str, tmp_path: Path) -> None:
     again = record_scenario(name, tmp_path)
     assert by_address(again) == by_address(CASSETTES / "documented" / again.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NATIVE)
 def test_recording_a_native_scenario_again_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     again, committed = record_scenario(name, tmp_path), CASSETTES / "native" / f"{name}.yaml"

@@ -17,7 +17,7 @@ Export = Callable[..., RunReport]
 LOST = "did the account lose privileges? If this is to be expected, add --allow-shrink to the next run"
 
 
-@pytest.fixture(params=["v22", "v25"])
+@pytest.fixture(params=[pytest.param("v22", marks=pytest.mark.slow), "v25"])
 def generation(request: pytest.FixtureRequest) -> Generation:
     chosen: Generation = request.param
     return chosen

@@ -142,6 +142,7 @@ def command(
     return ["export", *cluster, "--config", str(settings), *report]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_format", ["text", "json"])
 @pytest.mark.parametrize("where", PLACES)
 def test_no_command_tells_or_keeps_what_a_plugin_gives_away(

@@ -100,6 +100,7 @@ def sinks(tmp_path: Path) -> list[str]:
 SAYING = [["-vv"], ["-vv", "--log-format", "json"], ["-q"], ["--log-format", "json"], []]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SAYING, ids=" ".join)
 def test_no_export_is_obeyed_by_a_terminal(run_cli: Run, cluster: list[str], sinks: list[str], how: list[str]) -> None:
     ran = run_cli("export", *cluster, *sinks, *how)

@@ -18,7 +18,6 @@ from tests.testing.good_sinks import (
 from tests.testing.twins import TWINS, Twin
 
 BY_NAME = {each.name: each for each in CHECKS}
-# Some seconds of them all; the sink that has no defect stands for them in the fast tests.
 PAIRS = [
     pytest.param(twin, name, id=f"{twin.sink.__name__}-{name}", marks=pytest.mark.slow)
     for twin in TWINS
@@ -64,6 +63,7 @@ def test_no_other_check_finds_it(twin: Twin, tmp_path: Path) -> None:
     assert {name: told for name, told in complaints.items() if told} == {}
 
 
+@pytest.mark.slow
 class TestGoodSink(GoodConformance):
     """A sink that does everything right passes; so do its kin."""
 
