@@ -36,6 +36,7 @@ NOW = datetime(2026, 3, 5, 4, 5, 6, 123456, UTC)
 WORLD = World(3, 12, views=2)
 CONCURRENCY = 4
 PATIENCE_SECONDS = 40.0
+SETTLED_SECONDS = 0.3
 PUBLISHED = ("lake", "lines")
 NOT_OF_THE_WALK = ("health", "login", "logout")
 FORMS: dict[str, Callable[[], ClusterApp]] = {
@@ -121,7 +122,15 @@ class Place:
             time.sleep(0.002)
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE_SECONDS)
+        self.settle()
         return process.returncode, said
+
+    def settle(self) -> None:
+        """Wait until the cluster has counted what a process that is gone had still asked for."""
+        before = -1
+        while before != (now := self.app.hits.total()):
+            before = now
+            time.sleep(SETTLED_SECONDS)
 
     def tree(self) -> dict[str, str]:
         """What readers see: every file with its checksum."""
