@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from crdbexport.selection import Coverage
     from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
     from crdbexport.sinks.findings import Finding, Verification
+    from crdbexport.sinks.staging import Staging
     from crdbexport.sinks.verifying import verify
     from crdbexport.transforms.base import Transform, TransformConfig
 
@@ -65,6 +66,7 @@ _HOMES = {
     "SinkConfig": "sinks.base",
     "Finding": "sinks.findings",
     "Verification": "sinks.findings",
+    "Staging": "sinks.staging",
     "verify": "sinks.verifying",
     "Transform": "transforms.base",
     "TransformConfig": "transforms.base",
@@ -91,6 +93,7 @@ __all__ = [
     "SinkConfig",
     "SinkError",
     "SinkRefusedError",
+    "Staging",
     "Transform",
     "TransformConfig",
     "Verification",
