@@ -144,9 +144,8 @@ class Attempt:
         return Intake(Batcher(envelope), self._parts.chain, self._spool, self._config.streams)
 
     def _prepared_reading(self) -> Reading:
-        journal = self._state.journal
         requests, redaction = self._state.requests(), self._parts.redaction
-        return Reading(self._config, self._intake, self._seal, journal, requests, redaction)
+        return Reading(self._config, self._intake, self._seal, self._state.answers, requests, redaction)
 
     def _seal(self, reading: Reading) -> None:
         """The whole cluster is read: let that survive a power cut, then let the lanes commit."""

@@ -1,11 +1,11 @@
-"""The journal of a run: one SQLite file that says who the run is, what was answered, what was read, who has it."""
+"""The journal of a run: one SQLite file that says who the run is, what was read, and who has it."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,18 +14,15 @@ import msgspec
 from crdbexport.disk import private_file, storage_error, sync
 from crdbexport.errors import ConfigError, StorageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 APPLICATION_ID = 0x63726462
 T = TypeVar("T")
 
-# Space that answers took is given back to the file system, for the journal outlives them.
 TABLES = f"""
-PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 BEGIN IMMEDIATE;
 CREATE TABLE documents (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE sinks (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
-CREATE TABLE answers (question TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
@@ -35,15 +32,13 @@ COMMIT;
 class Journal:
     """May be used from any thread. Raises `StorageError` where the disk does not take, or give, what is written.
 
-    An answer survives the death of the process as soon as it is kept, and a power cut once SQLite has synced its log,
-    which it does every thousand pages. Documents and sinks survive both at once.
+    What was kept survives the death of the process and a power cut.
     """
 
     def __init__(self, path: Path, *, make: bool = True) -> None:
         """Without `make`, a journal that is not there yet is not made; `made` tells whether there is one to read."""
         self.path = path
         self._lock = threading.Lock()
-        self._trouble: StorageError | None = None
         with self._told():
             if make and not path.exists():
                 private_file(path, append=True).close()
@@ -80,45 +75,6 @@ class Journal:
         with self._durably():
             self._db.execute("INSERT OR REPLACE INTO sinks VALUES (?, ?)", (name, msgspec.json.encode(value)))
 
-    def recall(self, question: str) -> bytes | None:
-        """The answer that was kept for the question; raises once an answer could not be kept, before more are asked."""
-        if self._trouble is not None:
-            raise self._trouble
-        with self._lock, self._told():
-            row = self._db.execute("SELECT body FROM answers WHERE question = ?", (question,)).fetchone()
-        return row[0] if row else None
-
-    def keep(self, question: str, answer: bytes) -> None:
-        try:
-            with self._lock, self._told():
-                self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (question, answer))
-        except StorageError as error:
-            self._trouble = error
-            raise
-
-    def has_answers(self) -> bool:
-        with self._lock, self._told():
-            return self._db.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is not None
-
-    def forget(self) -> None:
-        """Drop all answers, so that everything is asked anew."""
-        with self._durably():
-            self._db.execute("DELETE FROM answers")
-        self._give_space_back()
-
-    def conclude(self, name: str, value: Any) -> None:
-        """Put one document in the place of all answers."""
-        with self._durably():
-            self._db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, msgspec.json.encode(value)))
-            self._db.execute("DELETE FROM answers")
-        self._give_space_back()
-
-    def _give_space_back(self) -> None:
-        # What was decided stands, whether there is room to tidy up or not.
-        with self._lock, suppress(sqlite3.OperationalError):
-            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page.
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
     def _make_ready(self, *, make: bool) -> None:
         # A process may have died between making the file and filling it.
         self.made = bool(self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
@@ -127,7 +83,7 @@ class Journal:
             self.made = True
         if self.made:
             self._check_format()
-            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA synchronous = FULL")
 
     def _check_format(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -159,7 +115,7 @@ class Journal:
                     self._db.execute("BEGIN IMMEDIATE")
                     yield
             finally:
-                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.execute("PRAGMA synchronous = FULL")
 
     @contextmanager
     def _told(self) -> Iterator[None]:

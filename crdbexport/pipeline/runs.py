@@ -15,8 +15,9 @@ import msgspec
 
 from crdbexport.errors import ConfigError, CrdbExportError, OutputClosedError, shown
 from crdbexport.file_names import escaped
+from crdbexport.pipeline.answers import has_answers
 from crdbexport.pipeline.journal import Journal
-from crdbexport.pipeline.state import REFUSED, RUNS, SPOOL, Extraction, RunRecord, as_written
+from crdbexport.pipeline.state import ANSWERS, JOURNAL, REFUSED, RUNS, SPOOL, Extraction, RunRecord, as_written
 from crdbexport.report import RunReport, SinkReport
 
 RunStatus = Literal["running", "interrupted", "failed", "incomplete", "complete"]
@@ -162,7 +163,7 @@ def _readable(directory: Path) -> KnownRun | None:
 
 def _known(directory: Path) -> KnownRun | None:
     """What the journal tells; None where there is none, or one that was never begun."""
-    path = directory / "journal.db"
+    path = directory / JOURNAL
     if not path.exists() or not path.stat().st_size:
         return None
     running = held(directory)
@@ -172,8 +173,9 @@ def _known(directory: Path) -> KnownRun | None:
         if record is None:
             return None
         extraction = journal.document("extraction", Extraction)
+        answers = has_answers(directory / ANSWERS)
         report, committed = journal.document("report", RunReport), journal.sinks(SinkReport)
-        return _told(directory, record, extraction, report, committed, running=running, answers=journal.has_answers())
+        return _told(directory, record, extraction, report, committed, running=running, answers=answers)
     finally:
         journal.close()
 

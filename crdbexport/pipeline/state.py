@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import filelock
 import msgspec
 
 from crdbexport.disk import DISK_TROUBLE, PRIVATE_DIRECTORY, make_directories, private_directory, storage_error
-from crdbexport.errors import ConfigError, RunHeldError, shown
+from crdbexport.errors import ConfigError, RunHeldError, StorageError, shown
 from crdbexport.file_names import escaped, file_stem
+from crdbexport.pipeline.answers import Answers
 from crdbexport.pipeline.journal import Journal
 from crdbexport.pipeline.spool import SpooledBatch
 from crdbexport.records import Gap
@@ -23,6 +25,7 @@ from crdbexport.report import ObjectCounts, RequestCounts, RunReport, Shrink, Si
 PATIENCE_SECONDS = 0.5
 # What the state directory holds, and what the directory of a run does.
 RUNS, SPOOL, REFUSED = "runs", "spool", "refused"
+JOURNAL, ANSWERS = "journal.db", "answers.log"
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -55,6 +58,8 @@ class Extraction(msgspec.Struct, frozen=True):
 class RunState:
     """The directory of one run, held by this process until `close`."""
 
+    close: Callable[[], None]
+
     def __init__(self, root: Path, cluster: str, run_id: str) -> None:
         self.root = root
         self.directory = root / RUNS / file_stem(cluster, run_id)
@@ -79,11 +84,11 @@ class RunState:
                 f"--state-dir {root}: cannot be written ({error.filename or root}: {error.strerror or error}); choose "
                 "another directory"
             ) from error
-        try:
-            self.journal = Journal(self.directory / "journal.db")
-        except BaseException:
-            self._lock.release()
-            raise
+        with ExitStack() as opened:
+            opened.callback(self._lock.release)
+            self.journal = opened.enter_context(closing(Journal(self.directory / JOURNAL)))
+            self.answers = opened.enter_context(closing(Answers(self.directory / ANSWERS)))
+            self.close = opened.pop_all().close
 
     def begin(self, record: RunRecord) -> RunRecord:
         """The record of this run, kept from now on: the given one, or what an earlier attempt has fixed.
@@ -120,7 +125,7 @@ class RunState:
 
     def begun_to_read(self) -> bool:
         """Whether the run's records are decided, be it in part."""
-        return self.journal.has_answers() or self.extraction() is not None or bool(self.committed())
+        return bool(self.answers) or self.extraction() is not None or bool(self.committed())
 
     def extraction(self) -> Extraction | None:
         """What an earlier attempt read to its end, if one did."""
@@ -128,7 +133,10 @@ class RunState:
 
     def keep_extraction(self, extraction: Extraction) -> None:
         """The spool holds everything from now on, in the place of the answers."""
-        self.journal.conclude("extraction", extraction)
+        self.journal.keep_document("extraction", extraction)
+        # What was decided stands, whether there is room to tidy up or not.
+        with suppress(StorageError):
+            self.answers.forget()
 
     def drop_spool(self) -> None:
         """Remove what was spooled; it can be built anew, or is delivered."""
@@ -162,10 +170,6 @@ class RunState:
 
     def dead_letters(self, sink: str) -> Path:
         return self.directory / "dead_letters" / f"{escaped(sink)}.jsonl"
-
-    def close(self) -> None:
-        self.journal.close()
-        self._lock.release()
 
 
 def as_written(settings: Mapping[str, Any]) -> dict[str, Any]:

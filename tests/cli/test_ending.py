@@ -103,7 +103,7 @@ def test_the_hint_at_another_run_is_a_line_of_this_one(run_cli: Run, cluster: li
     assert ExportConfig().run_id is None
     later = RunState(tmp_path / "state", "c1", "half")
     later.begin(RunRecord("c1", "half", NOON.replace(year=2999), NOON.replace(year=2999), model.settings))
-    later.journal.keep("question", b"answer")
+    later.answers.keep("question", b"answer")
     later.close()
 
     events = [json.loads(line) for line in run_cli("export", *cluster, *sink).err.splitlines()]

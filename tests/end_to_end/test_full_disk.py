@@ -83,7 +83,7 @@ def test_a_disk_that_fills_with_the_state_publishes_nothing_and_keeps_what_was_a
     enlarge: Callable[[Path, int], None],
     lake: Path,
 ) -> None:
-    enlarge(small_disk, 650)
+    enlarge(small_disk, 400)
     command = arguments(serve(app), "--run-id", "r1", "--state-dir", str(small_disk / "state"))
 
     ran = run_cli(*command)

@@ -50,7 +50,7 @@ CHILD = """
 import functools, os, signal, sys
 from datetime import datetime
 import crdbexport.attempt, crdbexport.cluster.connect, crdbexport.runner
-from crdbexport.pipeline import journal, spool, state
+from crdbexport.pipeline import answers, spool, state
 from crdbexport.cli import main
 
 _, now, dies_at, *arguments = sys.argv
@@ -75,7 +75,7 @@ def plant(owner, name, when):
 
 if dies_at:
     where, name, when = dies_at.split()
-    plant({"Journal": journal.Journal, "Spool": spool.Spool, "RunState": state.RunState}[where], name, when)
+    plant({"Answers": answers.Answers, "Spool": spool.Spool, "RunState": state.RunState}[where], name, when)
 sys.argv = ["crdbexport", *arguments]
 main()
 """
@@ -226,8 +226,9 @@ def test_a_run_that_is_killed_while_it_reads_is_finished_as_if_it_had_not_been(
 MOMENTS = {
     "while it syncs the spool": "Spool sync before",
     "when the spool is synced": "Spool sync after",
-    "when it is about to conclude": "Journal conclude before",
-    "when it has concluded": "Journal conclude after",
+    "when it is about to conclude": "RunState keep_extraction before",
+    "when it has concluded but for clearing up": "Answers forget before",
+    "when it has concluded": "RunState keep_extraction after",
     "when the spool is sealed": "Spool seal after",
     "when a sink has committed, which nobody noted": "RunState keep_committed before",
     "when a sink has committed": "RunState keep_committed after",
@@ -273,7 +274,7 @@ def test_a_receiver_gets_each_message_under_one_id_whenever_the_run_was_killed(
     assert here.hook
     sent = here.hook.ids
     here.stop(signal.SIGKILL, once=lambda: len(sent) > 2)
-    here.run(*FINISH, dies_at="Journal conclude after")
+    here.run(*FINISH, dies_at="RunState keep_extraction after")
     here.run(*FINISH, dies_at="RunState keep_committed after")
 
     assert here.run(*FINISH)[0] == 0

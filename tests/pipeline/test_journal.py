@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sqlite3
@@ -28,8 +27,6 @@ from crdbexport.pipeline.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.keep_document("run", {"id": 1})
 journal.keep_sink("lake", "committed")
-for number in range(50):
-    journal.keep(f"question {number}", b"answer %d" % number)
 print("kept", flush=True)
 sys.stdin.read()
 """
@@ -37,13 +34,6 @@ sys.stdin.read()
 
 class Run(msgspec.Struct):
     name: str
-
-
-class WithoutRoom(sqlite3.Connection):
-    """A database on a disk that has no room to move pages."""
-
-    def executescript(self, script: str) -> sqlite3.Cursor:
-        raise sqlite3.OperationalError("database or disk is full")
 
 
 @pytest.fixture
@@ -58,13 +48,11 @@ def journal(path: Path) -> Iterator[Journal]:
 
 
 def test_what_was_kept_is_there_for_the_next_process(journal: Journal, path: Path) -> None:
-    journal.keep("one", b"\x00\xff")
     journal.keep_document("run", Run("r1"))
     journal.keep_sink("lake", Run("in lake"))
     journal.close()
 
     with closing(Journal(path)) as again:
-        assert again.recall("one") == b"\x00\xff"
         assert again.document("run", Run) == Run("r1")
         assert again.sinks(Run) == {"lake": Run("in lake")}
 
@@ -78,25 +66,21 @@ def test_what_was_kept_survives_the_death_of_the_process(path: Path) -> None:
         process.send_signal(signal.SIGKILL)
 
     with closing(Journal(path)) as journal:
-        assert [journal.recall(f"question {each}") for each in range(50)] == [b"answer %d" % n for n in range(50)]
         assert journal.document("run", dict) == {"id": 1}
         assert journal.sinks(str) == {"lake": "committed"}
 
 
 def test_what_nobody_kept_is_nothing(journal: Journal) -> None:
-    assert journal.recall("one") is None
     assert journal.document("run", Run) is None
     assert journal.sinks(Run) == {}
-    assert not journal.has_answers()
 
 
 def test_the_latest_of_a_name_counts(journal: Journal) -> None:
     for value in ("a", "b"):
-        journal.keep("one", value.encode())
         journal.keep_document("run", Run(value))
         journal.keep_sink("lake", Run(value))
 
-    assert (journal.recall("one"), journal.document("run", Run)) == (b"b", Run("b"))
+    assert journal.document("run", Run) == Run("b")
     assert journal.sinks(Run) == {"lake": Run("b")}
 
 
@@ -108,63 +92,13 @@ def test_a_document_may_take_the_place_of_another(journal: Journal) -> None:
     assert journal.document("report", Run) == Run("told")
 
 
-def test_a_conclusion_takes_the_place_of_all_answers_and_gives_their_space_back(journal: Journal, path: Path) -> None:
-    for number in range(200):
-        journal.keep(f"question {number}", os.urandom(5_000))
-    assert size_of(path) > 1_000_000
-
-    journal.conclude("extraction", Run("read"))
-
-    assert not journal.has_answers()
-    assert journal.document("extraction", Run) == Run("read")
-    assert size_of(path) < 50_000
-
-
-def test_answers_may_be_forgotten_and_nothing_else_is(journal: Journal) -> None:
-    journal.keep("one", b"answer")
-    journal.keep_document("run", Run("r1"))
-    journal.keep_sink("lake", Run("in lake"))
-
-    journal.forget()
-
-    assert (journal.has_answers(), journal.recall("one")) == (False, None)
-    assert (journal.document("run", Run), journal.sinks(Run)) == (Run("r1"), {"lake": Run("in lake")})
-
-
 def test_a_document_that_cannot_be_written_whole_leaves_the_one_before(journal: Journal) -> None:
     journal.keep_document("run", Run("r1"))
-    journal.keep("one", b"answer")
 
     with pytest.raises(TypeError):
         journal.keep_document("run", object())
-    with pytest.raises(TypeError):
-        journal.conclude("extraction", object())
 
     assert journal.document("run", Run) == Run("r1")
-    assert journal.recall("one") == b"answer"
-
-
-def test_a_disk_that_takes_no_answer_ends_the_questions_too(journal: Journal) -> None:
-    journal.keep("one", b"answer")
-    limit_to_what_it_is(journal)
-
-    with pytest.raises(StorageError, match=r"journal\.db: database or disk is full; free space") as raised:
-        journal.keep("two", bytes(100_000))
-    assert raised.value.exit_code == 5
-    with pytest.raises(StorageError, match="is full"):
-        journal.recall("one")
-
-
-def test_a_full_disk_leaves_what_was_concluded(journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Giving space back is a kindness: a run whose conclusion is kept goes on without it."""
-    journal.close()
-    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=WithoutRoom))
-    with closing(Journal(path)) as full:
-        full.keep("one", b"answer")
-        full.conclude("extraction", Run("read"))
-
-        assert full.document("extraction", Run) == Run("read")
-        assert not full.has_answers()
 
 
 def test_a_journal_that_was_closed_says_so_and_is_not_called_damaged(journal: Journal, path: Path) -> None:
@@ -176,9 +110,7 @@ def test_a_journal_that_was_closed_says_so_and_is_not_called_damaged(journal: Jo
 def test_any_number_of_threads_may_use_it(journal: Journal) -> None:
     def work(thread: int) -> None:
         for number in range(20):
-            journal.keep(f"{thread} {number}", b"%d" % number)
             journal.keep_sink(f"{thread}", number)
-            assert journal.recall(f"{thread} {number}") == b"%d" % number
 
     threads = [threading.Thread(target=work, args=(each,)) for each in range(4)]
     for each in threads:
@@ -187,14 +119,13 @@ def test_any_number_of_threads_may_use_it(journal: Journal) -> None:
         each.join(PATIENCE_SECONDS)
 
     assert journal.sinks(int) == {str(each): 19 for each in range(4)}
-    assert all(journal.recall(f"{thread} {number}") for thread in range(4) for number in range(20))
 
 
 def test_a_reader_sees_what_a_writer_keeps_meanwhile(journal: Journal, path: Path) -> None:
     with closing(Journal(path, make=False)) as reader:
         journal.keep_document("run", Run("r1"))
         assert reader.document("run", Run) == Run("r1")
-        journal.conclude("extraction", Run("read"))
+        journal.keep_document("extraction", Run("read"))
         assert reader.document("extraction", Run) == Run("read")
 
 
@@ -212,7 +143,7 @@ def test_the_journal_is_for_its_owner_only(path: Path) -> None:
     before = os.umask(0)
     try:
         with closing(Journal(path)) as journal:
-            journal.keep("one", b"answer")
+            journal.keep_document("run", Run("r1"))
             modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
     finally:
         os.umask(before)
@@ -227,19 +158,13 @@ def test_a_directory_that_is_gone_is_named(tmp_path: Path) -> None:
 
 def test_a_journal_that_is_damaged_in_its_middle_is_named_with_what_to_do(journal: Journal, path: Path) -> None:
     for number in range(500):
-        journal.keep(f"question {number}", bytes(500))
+        journal.keep_sink(f"sink {number}", Run("x" * 500))
     journal.close()
     body = path.read_bytes()
     path.write_bytes(body[:8192] + b"\xee" * (len(body) - 8192))
 
     with pytest.raises(ConfigError, match=r"journal\.db: damaged.*delete"), closing(Journal(path)) as again:
-        for number in range(500):
-            again.recall(f"question {number}")
-
-
-def size_of(path: Path) -> int:
-    """The journal with its log."""
-    return sum(each.stat().st_size for each in path.parent.glob("journal.db*") if not each.name.endswith("-shm"))
+        again.sinks(Run)
 
 
 def limit_to_what_it_is(journal: Journal) -> None:

@@ -94,7 +94,7 @@ def made(root: Path) -> Made:
         with closing(RunState(root, cluster, run_id)) as state:
             record = state.begin(RunRecord(cluster, run_id, at, at, {**SETTINGS, **settings}))
             if answers:
-                state.journal.keep("question", b"answer")
+                state.answers.keep("question", b"answer")
             if read:
                 state.keep_extraction(EXTRACTION)
                 state.spool_directory.mkdir()
@@ -160,7 +160,7 @@ def test_a_run_is_known_for_what_became_of_it(
 def test_what_its_sinks_have_is_known_even_of_a_run_that_was_killed(made: Made, root: Path) -> None:
     directory = made("r1")
     with closing(Journal(directory / "journal.db")) as journal:
-        journal.conclude(
+        journal.keep_document(
             "extraction",
             msgspec.structs.replace(EXTRACTION, sinks=(sink("aborted", "lake"), sink("aborted", "late"))),
         )
@@ -249,7 +249,7 @@ def test_a_run_that_cannot_be_read_is_told_of_and_hides_no_other(
 def test_a_journal_that_another_process_is_making_is_left_alone(root: Path, made: Made) -> None:
     directory = made("r1")
     with closing(sqlite3.connect(directory / "journal.db")) as journal:
-        journal.executescript("DROP TABLE documents; DROP TABLE sinks; DROP TABLE answers; PRAGMA user_version = 0")
+        journal.executescript("DROP TABLE documents; DROP TABLE sinks; PRAGMA user_version = 0")
 
     assert known_runs(root) == []
     with closing(sqlite3.connect(directory / "journal.db")) as journal:

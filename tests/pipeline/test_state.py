@@ -123,7 +123,7 @@ def test_the_first_answer_decides_when_the_run_was_read(state: RunState) -> None
     begun_later = state.begin(record(at=later))
     assert (begun_later.logical_time, begun_later.started_at) == (NOON, later)
 
-    state.journal.keep("question", b"answer")
+    state.answers.keep("question", b"answer")
 
     assert state.begin(record(at=later + timedelta(days=1))) == begun_later
 
@@ -131,7 +131,7 @@ def test_the_first_answer_decides_when_the_run_was_read(state: RunState) -> None
 @pytest.mark.parametrize(
     "keep",
     [
-        lambda state: state.journal.keep("question", b"answer"),
+        lambda state: state.answers.keep("question", b"answer"),
         lambda state: state.keep_extraction(EXTRACTION),
         lambda state: state.keep_committed(report().sinks[0]),
     ],
@@ -238,7 +238,7 @@ def test_a_journal_that_is_none_is_named_with_what_to_do(tmp_path: Path, content
         assert raised.value.exit_code == 2
 
 
-@pytest.mark.parametrize("pragma", ["user_version = 2", "application_id = 7"])
+@pytest.mark.parametrize("pragma", ["user_version = 1", "application_id = 7"])
 def test_a_journal_of_another_format_is_refused_by_name(state: RunState, tmp_path: Path, pragma: str) -> None:
     path = state.journal.path
     state.close()
@@ -275,6 +275,7 @@ def test_state_is_for_its_owner_only(tmp_path: Path) -> None:
         "runs": 0o700,
         "c1.r1": 0o700,
         "lock": 0o600,
+        "answers.log": 0o600,
         "journal.db": 0o600,
         "journal.db-wal": 0o600,
         "journal.db-shm": 0o600,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from crdbexport.pipeline.journal import Journal
+from crdbexport.pipeline.answers import Answers
 from crdbexport.pipeline.lane import Lane
 from crdbexport.pipeline.state import RunRecord, RunState
 from crdbexport.sinks import publishing, recovery
@@ -74,14 +74,14 @@ def commit_noted_before_it_happens() -> None:
 
 
 def answers_forgotten() -> None:
-    right, asked = Journal.keep, []
+    right, asked = Answers.keep, []
 
-    def keep(journal: Journal, question: str, answer: bytes) -> None:
+    def keep(answers: Answers, question: str, answer: bytes) -> None:
         asked.append(question)
         if len(asked) % 3:
-            right(journal, question, answer)
+            right(answers, question, answer)
 
-    Journal.keep = keep
+    Answers.keep = keep
 
 
 def times_of_first_attempt_forgotten() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from crdbexport.http import HttpClient
+from crdbexport.pipeline.answers import Answers
 from crdbexport.pipeline.journal import Journal
 from crdbexport.pipeline.lane import Lane
 from crdbexport.pipeline.spool import Spool
@@ -38,7 +39,8 @@ AUDITED = {
 }
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 READING = ("SELECT", "PRAGMA user", "PRAGMA app")
-JOURNALLED = ("keep", "keep_document", "keep_sink", "conclude")
+JOURNALLED = ("keep_document", "keep_sink")
+ANSWERED = ("keep", "forget")
 Reached = Callable[[str, str], None]
 
 
@@ -68,6 +70,8 @@ class Points:
         self._wrap_database()
         for name in JOURNALLED:
             self._wrap(Journal, name, lambda args: str(args[0])[:120])
+        for name in ANSWERED:
+            self._wrap(Answers, name, lambda args: str(args[:1])[:120])
         self._wrap(Spool, "append", lambda args: str(args[0]))
         for name in ("seal", "sync"):
             self._wrap(Spool, name, lambda args: "")
