@@ -6,6 +6,7 @@ next request.
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ NOT_TO_BE_ADDED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 class Carrier(httpx.AsyncBaseTransport):
     """A pool of at most `connections`. It follows nothing, decodes nothing, and keeps no cookies.
 
-    Certificates are verified with `tls`. With `trust_env` it uses the proxies that the environment names. Of the
-    timeouts in a request's extensions it keeps the one to connect. Raises what httpx raises: `ConnectTimeout`,
+    Certificates are verified with `tls`. With `trust_env` it uses the proxies that the environment names. A request names
+    its path and query by the extension `target`; of the timeouts in its extensions the one to connect is kept. Raises what httpx raises: `ConnectTimeout`,
     `ConnectError`, `RemoteProtocolError`.
     """
 
@@ -39,12 +40,12 @@ class Carrier(httpx.AsyncBaseTransport):
         with _told_as_httpx_does():
             response = await self._session.request(
                 request.method,
-                # The path is encoded as the server shall read it.
-                URL(str(request.url), encoded=True),
+                # The target is encoded as the server shall read it.
+                URL(f"{request.url}{request.extensions['target'].decode()}", encoded=True),
                 headers=headers,
                 data=request.content or None,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(sock_connect=request.extensions["timeout"]["connect"]),
+                timeout=_timeout(request.extensions["timeout"]["connect"]),
             )
         return httpx.Response(response.status, headers=list(response.raw_headers), stream=_Body(response))
 
@@ -78,6 +79,11 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """What was read to its end leaves its connection to the next request; any other connection is closed."""
         self._response.release()
+
+
+@functools.lru_cache(maxsize=16)
+def _timeout(connect_seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(sock_connect=connect_seconds)
 
 
 @contextmanager

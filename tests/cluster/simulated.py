@@ -94,6 +94,7 @@ class Server(httpx.AsyncBaseTransport):
     died_at: float | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.url = request.url.copy_with(raw_path=request.extensions["target"])
         self.asked.append(request.url.path.removeprefix("/api/v2/"))
         if len(self.asked) > self.lives_for:
             self.died_at = now() if self.died_at is None else self.died_at
