@@ -223,4 +223,12 @@ def record_id(cluster: str, stream: str, key: Sequence[str]) -> str:
 
     JSON escapes only what it must; names are not normalised, so that two names that differ in any code point differ.
     """
-    return blake2b(msgspec.json.encode([cluster, stream, *key]), digest_size=16).hexdigest()
+    return record_ids(cluster, stream, [key])[0]
+
+
+def record_ids(cluster: str, stream: str, keys: Iterable[Sequence[str]]) -> list[str]:
+    """The `record_id` of each key, which is a list or a tuple."""
+    # The array's beginning is the same for all.
+    begin = msgspec.json.encode([cluster, stream])[:-1] + b","
+    encode = msgspec.json.Encoder().encode
+    return [blake2b(begin + encode(key)[1:], digest_size=16).hexdigest() for key in keys]

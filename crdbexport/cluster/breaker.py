@@ -7,9 +7,10 @@ silent may be dead or at work on a long statement. Its health, which costs it no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import TracebackType
 
 from crdbexport.errors import ClusterUnavailableError, CrdbExportError, LookAgainError, UnreadableError
 
@@ -34,6 +35,28 @@ class _Row:
         """The cluster is in good health: what fails is what was asked for."""
         if self.doubtful:
             self.doubtful_at = self.length + FAILURES_IN_A_ROW
+
+
+class _Watched:
+    """One wait; a class of its own, for a generator costs several times as much for each request."""
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker, self._scope = breaker, asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+        self._breaker.enter(self._scope)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._breaker.leave(self._scope)
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError:
+            if self._scope.expired() and self._breaker.error:
+                raise self._breaker.error from None
+            raise
 
 
 class Breaker:
@@ -72,28 +95,16 @@ class Breaker:
             raise self.end(ClusterUnavailableError(f"{what}; {CONTINUE}"))
         await self._see_to_doubts()
 
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
+    def watching(self) -> AbstractAsyncContextManager[None]:
         """Whatever waits for the cluster within ends as soon as the cluster turns out to be dead."""
-        scope = asyncio.timeout(None)
-        try:
-            async with scope:
-                self._enter(scope)
-                try:
-                    yield
-                finally:
-                    self._leave(scope)
-        except TimeoutError:
-            if scope.expired() and self.error:
-                raise self.error from None
-            raise
+        return _Watched(self)
 
-    def _enter(self, scope: asyncio.Timeout) -> None:
+    def enter(self, scope: asyncio.Timeout) -> None:
         self._waiting.add(scope)
         if self._watch is None:
             self._watch = asyncio.ensure_future(self._watch_over())
 
-    def _leave(self, scope: asyncio.Timeout) -> None:
+    def leave(self, scope: asyncio.Timeout) -> None:
         self._waiting.discard(scope)
         if self._watch is not None and not self._waiting:
             self._watch.cancel()

@@ -12,14 +12,14 @@ from crdbexport.records import STREAMS
 OF_TABLES = frozenset(STREAMS) - {"databases", "database_grants"}
 
 
-class Database(msgspec.Struct, frozen=True):
+class Database(msgspec.Struct, frozen=True, gc=False):
     """A database as listed."""
 
     name: str
     database_id: int | None = None
 
 
-class DatabaseDetails(msgspec.Struct, frozen=True):
+class DatabaseDetails(msgspec.Struct, frozen=True, gc=False):
     """What is known of one database beyond its listing. Sizes are in bytes."""
 
     database_id: int | None = None
@@ -30,14 +30,14 @@ class DatabaseDetails(msgspec.Struct, frozen=True):
     stats_as_of: datetime | None = None
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Grant(msgspec.Struct, frozen=True, gc=False):
     """One privilege of one grantee."""
 
     grantee: str
     privilege: str
 
 
-class TableStats(msgspec.Struct, frozen=True):
+class TableStats(msgspec.Struct, frozen=True, gc=False):
     """Measures that a server keeps of a table; `replicated_bytes` counts all replicas, `live_bytes` one copy."""
 
     replicated_bytes: int | None = None
@@ -48,7 +48,7 @@ class TableStats(msgspec.Struct, frozen=True):
     stats_as_of: datetime | None = None
 
 
-class Table(msgspec.Struct, frozen=True):
+class Table(msgspec.Struct, frozen=True, gc=False):
     """A table as listed.
 
     `shares_name`: another schema of the database lists a table of the same name. `address`: what names it in a
@@ -67,7 +67,7 @@ class Table(msgspec.Struct, frozen=True):
     maybe_view: bool = False
 
 
-class Column(msgspec.Struct, frozen=True):
+class Column(msgspec.Struct, frozen=True, gc=False):
     name: str
     data_type: str
     is_nullable: bool
@@ -76,7 +76,7 @@ class Column(msgspec.Struct, frozen=True):
     generation_expression: str | None = None
 
 
-class Index(msgspec.Struct, frozen=True):
+class Index(msgspec.Struct, frozen=True, gc=False):
     name: str
     is_unique: bool
     column_names: tuple[str, ...]
@@ -84,7 +84,7 @@ class Index(msgspec.Struct, frozen=True):
     stored_columns: tuple[str, ...] | None = None
 
 
-class TableDetails(msgspec.Struct, frozen=True):
+class TableDetails(msgspec.Struct, frozen=True, gc=False):
     """What is known of one table beyond its listing; sizes are of one copy. `zone_config` is JSON."""
 
     table_id: int | None = None
@@ -99,7 +99,7 @@ class TableDetails(msgspec.Struct, frozen=True):
     zone_config: str | None = None
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Parts(msgspec.Struct, frozen=True, gc=False):
     """What has to be asked for the streams of a run, beyond the list of databases.
 
     `table_columns` and `table_grants` say what the details of a table are wanted for, where a server could tell one

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from crdbexport.cluster.model import Database, DatabaseDetails, Grant, Table, TableDetails
 
 Row = tuple[Any, ...]
 V = TypeVar("V")
+
+# What tells the rows of one database, or of one table, apart.
+_GRANT, _NAME, _TABLE_GRANT = itemgetter(1, 2), itemgetter(3), itemgetter(3, 4)
 
 
 def database_row(database: Database, details: DatabaseDetails, status: str) -> Row:
@@ -25,7 +29,7 @@ def database_row(database: Database, details: DatabaseDetails, status: str) -> R
 
 
 def database_grant_rows(database: Database, grants: Iterable[Grant]) -> list[Row]:
-    return _distinct(((database.name, each.grantee, each.privilege) for each in grants), 3)
+    return _distinct([(database.name, each.grantee, each.privilege) for each in grants], _GRANT)
 
 
 def table_row(table: Table, details: TableDetails, status: str) -> Row:
@@ -50,7 +54,7 @@ def table_row(table: Table, details: TableDetails, status: str) -> Row:
 
 def column_rows(table: Table, details: TableDetails) -> list[Row]:
     key = _table_key(table)
-    rows = (
+    rows = [
         (
             *key,
             each.name,
@@ -62,13 +66,13 @@ def column_rows(table: Table, details: TableDetails) -> list[Row]:
             each.generation_expression,
         )
         for position, each in enumerate(details.columns, start=1)
-    )
-    return _distinct(rows, 4)
+    ]
+    return _distinct(rows, _NAME)
 
 
 def index_rows(table: Table, details: TableDetails) -> list[Row]:
     key = _table_key(table)
-    rows = (
+    rows = [
         (
             *key,
             each.name,
@@ -78,24 +82,26 @@ def index_rows(table: Table, details: TableDetails) -> list[Row]:
             _list(each.stored_columns),
         )
         for each in details.indexes
-    )
-    return _distinct(rows, 4)
+    ]
+    return _distinct(rows, _NAME)
 
 
 def table_grant_rows(table: Table, details: TableDetails) -> list[Row]:
     key = _table_key(table)
-    return _distinct(((*key, each.grantee, each.privilege) for each in details.grants), 5)
+    return _distinct([(*key, each.grantee, each.privilege) for each in details.grants], _TABLE_GRANT)
 
 
 def _table_key(table: Table) -> tuple[str, str, str]:
     return (table.database, table.schema, table.name)
 
 
-def _distinct(rows: Iterable[Row], key_length: int) -> list[Row]:
+def _distinct(rows: list[Row], key: Callable[[Row], Any]) -> list[Row]:
     """The first row of each key, in order: a server may name a privilege twice."""
-    first: dict[Row, Row] = {}
+    if len(set(map(key, rows))) == len(rows):
+        return rows
+    first: dict[Any, Row] = {}
     for row in rows:
-        first.setdefault(row[:key_length], row)
+        first.setdefault(key(row), row)
     return list(first.values())
 
 

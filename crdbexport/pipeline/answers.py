@@ -110,10 +110,9 @@ class Answers:
 
     def _append(self, record: memoryview) -> None:
         """What fails half-way leaves a torn entry behind the end, which counts for nothing."""
-        self._file.seek(self._end)
         written = 0
         while written < len(record):
-            written += self._file.write(record[written:]) or 0
+            written += os.pwrite(self._file.fileno(), record[written:], self._end + written)
         self._end += written
 
     def _sync_sometimes(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from crdbexport.records import ENVELOPE, RECORD_ID_INDEX, STREAMS, Stream, record_id
+from crdbexport.records import ENVELOPE, RECORD_ID_INDEX, STREAMS, Stream, record_ids
 
 # Batches are cut by rows alone, so that they are the same whatever the concurrency.
 BATCH_ROWS = 2_000
@@ -56,16 +56,15 @@ class Batcher:
     def _built(self, stream: Stream, rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
         schema = stream.schema
         own_types = schema.types[len(ENVELOPE) :]
-        own = [
-            pa.array(list(column), type=kind) for column, kind in zip(zip(*rows, strict=True), own_types, strict=True)
-        ]
-        keys = (row[: len(stream.key)] for row in rows)
-        ids = [record_id(self.envelope.cluster, stream.name, key) for key in keys]
+        columns = list(zip(*rows, strict=True))
+        own = [pa.array(column, type=kind) for column, kind in zip(columns, own_types, strict=True)]
+        keys = zip(*columns[: len(stream.key)], strict=True)
+        ids = record_ids(self.envelope.cluster, stream.name, keys)
         return pa.RecordBatch.from_arrays([*self.envelope.columns(len(rows)), pa.array(ids), *own], schema=schema)
 
 
 def with_record_ids(stream: Stream, cluster: str, data: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with every record id computed from the key as it stands."""
     keys = zip(*(data.column(name).to_pylist() for name in stream.key), strict=True)
-    ids = pa.array([record_id(cluster, stream.name, key) for key in keys], type=pa.string())
+    ids = pa.array(record_ids(cluster, stream.name, keys), type=pa.string())
     return data.set_column(RECORD_ID_INDEX, data.schema.field(RECORD_ID_INDEX), ids)

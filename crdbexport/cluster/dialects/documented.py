@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, TypeVar
 
 import msgspec
@@ -132,8 +133,14 @@ async def _get(session: Session, shape: type[T], *segments: str) -> T:
     for name in segments:
         if name in UNADDRESSABLE:
             raise UnreadableError(f"no URL can name {shown(name)}", reason="unaddressable")
-    decoder = msgspec.json.Decoder(shape, strict=False)
-    return await session.get(Endpoint("GET", segments), decoder.decode)
+    kind: Any = shape
+    decode: Callable[[bytes], T] = _decoder(kind).decode
+    return await session.get(Endpoint("GET", segments), decode)
+
+
+@functools.cache
+def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(shape, strict=False)
 
 
 def _grants(entries: list[GrantEntry]) -> list[Grant]:

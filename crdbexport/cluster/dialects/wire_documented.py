@@ -12,18 +12,18 @@ import msgspec
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class DatabaseEntry(msgspec.Struct):
+class DatabaseEntry(msgspec.Struct, gc=False):
     name: str
     id: Int64 | None = None
 
 
-class DatabasesReply(msgspec.Struct):
+class DatabasesReply(msgspec.Struct, gc=False):
     """Servers in the native form list bare names."""
 
     databases: list[DatabaseEntry | str]
 
 
-class DatabaseReply(msgspec.Struct):
+class DatabaseReply(msgspec.Struct, gc=False):
     database_name: str | None = None
     descriptor_id: Int64 | None = None
     size_bytes: Int64 | None = None
@@ -31,39 +31,39 @@ class DatabaseReply(msgspec.Struct):
     store_ids: list[Int64] | None = None
 
 
-class GrantEntry(msgspec.Struct):
+class GrantEntry(msgspec.Struct, gc=False):
     user: str
     privileges: list[str]
 
 
-class GrantsReply(msgspec.Struct):
+class GrantsReply(msgspec.Struct, gc=False):
     grants: list[GrantEntry]
 
 
-class TableEntry(msgspec.Struct):
+class TableEntry(msgspec.Struct, gc=False):
     name: str
     schema_name: str
     table_id: Int64 | None = None
     size_bytes: Int64 | None = None
 
 
-class TablesReply(msgspec.Struct):
+class TablesReply(msgspec.Struct, gc=False):
     tables: list[TableEntry]
 
 
-class ColumnEntry(msgspec.Struct):
+class ColumnEntry(msgspec.Struct, gc=False):
     name: str
     type: str
     nullable: bool
 
 
-class IndexEntry(msgspec.Struct):
+class IndexEntry(msgspec.Struct, gc=False):
     name: str
     columns: list[str]
     unique: bool
 
 
-class TableReply(msgspec.Struct):
+class TableReply(msgspec.Struct, gc=False):
     columns: list[ColumnEntry]
     indexes: list[IndexEntry]
     grants: list[GrantEntry]

@@ -14,44 +14,44 @@ import msgspec
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class DatabaseEntry(msgspec.Struct):
+class DatabaseEntry(msgspec.Struct, gc=False):
     """A database as the documented form lists it."""
 
     name: str
 
 
-class DatabasesReply(msgspec.Struct):
+class DatabasesReply(msgspec.Struct, gc=False):
     databases: list[str | DatabaseEntry] | None = None
     next: Int64 | None = None
 
 
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+class Nothing(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The empty list of databases; what holds anything else is no such list."""
 
     databases: None = None
     next: Int64 | None = None
 
 
-class DatabaseReply(msgspec.Struct):
+class DatabaseReply(msgspec.Struct, gc=False):
     descriptor_id: Int64
 
 
-class GrantEntry(msgspec.Struct):
+class GrantEntry(msgspec.Struct, gc=False):
     user: str = ""
     privileges: list[str] | None = None
 
 
-class GrantsReply(msgspec.Struct):
+class GrantsReply(msgspec.Struct, gc=False):
     grants: list[GrantEntry] | None
     next: Int64 | None = None
 
 
-class TablesReply(msgspec.Struct):
+class TablesReply(msgspec.Struct, gc=False):
     table_names: list[str] | None = None
     next: Int64 | None = None
 
 
-class ColumnEntry(msgspec.Struct):
+class ColumnEntry(msgspec.Struct, gc=False):
     """What is no field here may hold users' data: `wire_on_request` makes a field of what is asked for."""
 
     name: str
@@ -62,7 +62,7 @@ class ColumnEntry(msgspec.Struct):
     generation_expression: ClassVar[str | None] = None
 
 
-class IndexRow(msgspec.Struct):
+class IndexRow(msgspec.Struct, gc=False):
     """One column of one index."""
 
     name: str
@@ -74,7 +74,7 @@ class IndexRow(msgspec.Struct):
     implicit: bool = False
 
 
-class TableReply(msgspec.Struct):
+class TableReply(msgspec.Struct, gc=False):
     """What is no field here may hold users' data: `wire_on_request` makes a field of what is asked for."""
 
     descriptor_id: Int64
@@ -89,11 +89,11 @@ class TableReply(msgspec.Struct):
     zone_config: ClassVar[dict[str, Any] | None] = None
 
 
-class PaginationInfo(msgspec.Struct):
+class PaginationInfo(msgspec.Struct, gc=False):
     total_results: Int64 = 0
 
 
-class DatabaseMetadata(msgspec.Struct):
+class DatabaseMetadata(msgspec.Struct, gc=False):
     db_id: Int64
     db_name: str
     size_bytes: Int64 = 0
@@ -102,12 +102,12 @@ class DatabaseMetadata(msgspec.Struct):
     last_updated: datetime | None = None
 
 
-class DatabaseMetadataReply(msgspec.Struct):
+class DatabaseMetadataReply(msgspec.Struct, gc=False):
     results: list[DatabaseMetadata] | None
     pagination_info: PaginationInfo = msgspec.field(default_factory=PaginationInfo)
 
 
-class TableMetadata(msgspec.Struct):
+class TableMetadata(msgspec.Struct, gc=False):
     table_id: Int64
     schema_name: str
     table_name: str
@@ -120,29 +120,29 @@ class TableMetadata(msgspec.Struct):
     replica_count: Int64 | None = None
 
 
-class TableMetadataReply(msgspec.Struct):
+class TableMetadataReply(msgspec.Struct, gc=False):
     results: list[TableMetadata] | None
     pagination_info: PaginationInfo = msgspec.field(default_factory=PaginationInfo)
 
 
-class JobTriggerReply(msgspec.Struct):
+class JobTriggerReply(msgspec.Struct, gc=False):
     job_triggered: bool
     message: str
 
 
-class JobStatusReply(msgspec.Struct):
+class JobStatusReply(msgspec.Struct, gc=False):
     """`progress` runs from 0 to 1; while nothing runs it is that of the last time."""
 
     current_status: str
     progress: float = 0.0
 
 
-class IdGrant(msgspec.Struct):
+class IdGrant(msgspec.Struct, gc=False):
     grantee: str
     privilege: str
 
 
-class IdGrantsReply(msgspec.Struct):
+class IdGrantsReply(msgspec.Struct, gc=False):
     """Grants asked for by id; the names say which object they are of."""
 
     results: list[IdGrant] | None
