@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 
 Status = Literal["complete", "incomplete", "failed", "interrupted"]
 SinkStatus = Literal["committed", "failed", "aborted"]
+Lowered = Literal["throttled", "unavailable", "timeout", "latency"]
 # Read while this is imported: a run that ends for want of descriptors could not open a file to tell them.
 _LIBRARIES = {name: metadata.version(name) for name in ("aiohttp", "httpx", "pyarrow")}
 
@@ -37,6 +38,20 @@ class StreamCounts(msgspec.Struct):
     batches: int = 0
 
 
+class ConcurrencyCounts(msgspec.Struct):
+    """How many requests might be under way, in the attempt that read last; `mean` is over its time.
+
+    `lowered` counts by cause how often that limit was lowered: 429, 503, no answer in time, answers becoming slower.
+    """
+
+    ceiling: int = 0
+    min: int = 0
+    mean: float = 0.0
+    max: int = 0
+    last: int = 0
+    lowered: dict[Lowered, int] = {}
+
+
 class RequestCounts(msgspec.Struct):
     """HTTP requests: all that were sent, those that repeat an earlier one, those without a usable answer."""
 
@@ -44,6 +59,7 @@ class RequestCounts(msgspec.Struct):
     retried: int = 0
     failed: int = 0
     by_status: dict[str, int] = {}
+    concurrency: ConcurrencyCounts | None = None
 
 
 class ObjectCounts(msgspec.Struct):
@@ -89,6 +105,22 @@ class SinkReport(msgspec.Struct, omit_defaults=True):
         return msgspec.structs.replace(self, artifacts=artifacts, error=redact(self.error) if self.error else None)
 
 
+class PluginReport(msgspec.Struct, frozen=True):
+    """What a sink, transform or observer spent within its own calls, until the report was made.
+
+    `name` is that of the sink or transform in the configuration, or the plugin's. `batches` counts what a sink took, a
+    transform passed on, or an observer was told of; `errors` the calls that raised.
+    """
+
+    kind: Literal["sink", "transform", "observer"]
+    name: str
+    distribution: str
+    version: str
+    wall_seconds: float
+    batches: int
+    errors: int
+
+
 class RunReport(msgspec.Struct, kw_only=True):
     """The account of one run, written also when it failed. It holds no secret."""
 
@@ -108,6 +140,7 @@ class RunReport(msgspec.Struct, kw_only=True):
     gaps: tuple[Gap, ...]
     shrunk: tuple[Shrink, ...] = ()
     sinks: tuple[SinkReport, ...]
+    plugins: tuple[PluginReport, ...] = ()
     versions: dict[str, str]
 
     def to_json(self) -> bytes:

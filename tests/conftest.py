@@ -81,8 +81,10 @@ def export(
     Checks that the report adds up, that files hold what it says, and that no secret was told or written.
     """
 
-    def run(url: str, *, call: dict[str, Any] | None = None, **changes: Any) -> RunReport:
-        config = ExportConfig(**{**settings, "url": (url,), **changes})
+    def run(
+        url: str, *, more_urls: tuple[str, ...] = (), call: dict[str, Any] | None = None, **changes: Any
+    ) -> RunReport:
+        config = ExportConfig(**{**settings, "url": (url, *more_urls), **changes})
         with caplog.at_level(logging.DEBUG, logger="crdbexport"):
             report = crdbexport.export(config, **(call or {}))
         assert_adds_up(report)

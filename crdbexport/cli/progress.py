@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from crdbexport.cluster.extractor import WalkCounts
+    from crdbexport.report import ConcurrencyCounts
     from crdbexport.sinks.findings import Tally
     from crdbexport.supervision import Progress, Watcher
 
@@ -90,11 +91,16 @@ class _Display:
             self._bars.update(self._reading, told=f"refreshing the cluster's statistics {100 * share:.0f} %")
             return
         rate = (requests.total - self._sent_before) / max(time.monotonic() - self._began, 0.1)
+        left = _time_left(walk.tables_done, _expected(walk), rate)
         told = (
             f"{walk.databases_done}/{walk.databases_listed} databases, {walk.tables_done}/{walk.tables_listed} tables, "
-            f"{rate:.0f} requests/s, {requests.retried} retries{_time_left(walk.tables_done, _expected(walk), rate)}"
+            f"{rate:.0f} requests/s{_at_a_time(requests.concurrency)}, {requests.retried} retries{left}"
         )
         self._bars.update(self._reading, total=walk.tables_listed or None, completed=walk.tables_done, told=told)
+
+
+def _at_a_time(limit: ConcurrencyCounts | None) -> str:
+    return f" ({limit.last} of {limit.ceiling} at a time)" if limit else ""
 
 
 def _expected(walk: WalkCounts) -> float:

@@ -42,7 +42,10 @@ async def connected(
             counts=counts,
         )
         async with Session(transport, _credentials(config), redaction or Redaction()) as session:
-            yield session
+            try:
+                yield session
+            finally:
+                transport.limit.settle()
 
 
 def _credentials(config: ExportConfig) -> Credentials:

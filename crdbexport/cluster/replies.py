@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from crdbexport.cluster.transport import TRY_AGAIN, Endpoint
+from crdbexport.cluster.endpoint import Endpoint
+from crdbexport.cluster.transport import TRY_AGAIN
 from crdbexport.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,

@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from crdbexport.cluster.endpoint import HEALTH, Endpoint
 from crdbexport.cluster.replies import BAD_REQUEST, REDIRECTS, SessionRefusedError, fatal, judged, looks_like_html
-from crdbexport.cluster.transport import HEALTH, TRY_AGAIN, ClusterTransport, Endpoint, Judge, T, origin
+from crdbexport.cluster.transport import TRY_AGAIN, ClusterTransport, Judge, T, origin
 from crdbexport.config import Secret
 from crdbexport.errors import (
     AuthenticationError,

@@ -1,27 +1,30 @@
-"""Requests to one cluster: its addresses, its health, the ceiling, the pace, the retries, and the count of it all."""
+"""Requests to one cluster: its addresses, its health, the limit, the pace, the retries, and the count of it all."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from crdbexport.cluster.breaker import CONTINUE, Breaker
+from crdbexport.cluster.endpoint import HEALTH, Endpoint
+from crdbexport.cluster.limit import AdaptiveLimit
+from crdbexport.cluster.nodes import Nodes
+from crdbexport.cluster.pace import Pace, Sleep
 from crdbexport.errors import CertificateError, ClusterUnavailableError, CrdbExportError, UnreadableError
 from crdbexport.http import HttpClient, NoReplyError, Reply
-from crdbexport.report import RequestCounts
+from crdbexport.report import ConcurrencyCounts, RequestCounts
 from crdbexport.retry import RetryBudget, RetryPolicy, TransientError, with_retries
 
 T = TypeVar("T")
 Judge = Callable[[Reply], T]
-Sleep = Callable[[float], Awaitable[None]]
 
 # The statuses of a server, or of what stands before it, that is in trouble: they may pass.
-TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+OUT_OF_SERVICE = 503
+TRY_AGAIN = frozenset({429, 500, 502, OUT_OF_SERVICE, 504})
 # A statement that took too long will not be faster the next time.
 ATTEMPTS_AFTER_TIMEOUT = 2
 QUIET_SECONDS = 60.0
@@ -31,61 +34,12 @@ HEALTH_RETRY = RetryPolicy(attempts=3, base_seconds=1.0)
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """A method and a path below the base URL, as segments; each segment is percent-encoded as a whole.
-
-    `query` is for numbers alone, and is sent but never shown.
-    """
-
-    method: str
-    segments: tuple[str, ...]
-    trailing_slash: bool = False
-    query: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def path(self) -> str:
-        return "/".join(map(_encoded, self.segments)) + ("/" if self.trailing_slash else "")
-
-    @property
-    def target(self) -> str:
-        """Path and query."""
-        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
-
-
-HEALTH = Endpoint("GET", ("health",))
-
-
-@dataclass
-class Pace:
-    """Spaces requests evenly, at most `per_second`; `hold` stops them all for a while."""
-
-    per_second: float | None
-    clock: Callable[[], float]
-    sleep: Sleep
-    _next: float = 0.0
-
-    async def turn(self) -> None:
-        now = self.clock()
-        mine = max(self._next, now)
-        if self.per_second:
-            self._next = mine + 1 / self.per_second
-        if mine > now:
-            await self.sleep(mine - now)
-
-    def hold(self, seconds: float) -> None:
-        self._next = max(self._next, self.clock() + seconds)
-
-
 @dataclass
 class ClusterTransport:
-    """Sends requests to the cluster's base URLs under a ceiling, and tries again what may pass.
+    """Sends requests to the cluster's base URLs, as many at a time as it takes well, and tries again what may pass.
 
-    A request keeps its place under the ceiling until it is settled, so that a cluster in trouble is asked for nothing
-    new meanwhile. A failure that concerns the whole cluster ends every other request, so that a run stops soon.
+    `concurrency` is the most of them. A request keeps its place until it is settled, so that a cluster in trouble is
+    asked for nothing new meanwhile. A failure that concerns the whole cluster ends every other request at once.
     """
 
     http: HttpClient
@@ -98,11 +52,13 @@ class ClusterTransport:
     counts: RequestCounts = field(default_factory=RequestCounts)
 
     def __post_init__(self) -> None:
-        self._ceiling = asyncio.Semaphore(self.concurrency)
-        self._pace = Pace(self.max_rps, lambda: asyncio.get_running_loop().time(), self.sleep)
+        self.counts.concurrency = ConcurrencyCounts()
+        self.limit = AdaptiveLimit(self.concurrency, _now, self.counts.concurrency)
+        self._nodes = Nodes(self.base_urls, _now)
+        self.base_url = self.base_urls[0]
+        self._pace = Pace(self.max_rps, _now, self.sleep)
         # Nobody is silent while the pace keeps us from asking.
         self._breaker = Breaker(self._ask_health, QUIET_SECONDS + (1 / self.max_rps if self.max_rps else 0))
-        self._base = 0
 
     async def exchange(
         self,
@@ -113,7 +69,7 @@ class ClusterTransport:
         content: bytes | None = None,
     ) -> T:
         """What `judge` makes of the first usable reply; it raises `TransientError` for one to try again."""
-        async with self._breaker.watching(), self._ceiling:
+        async with self._breaker.watching(), self.limit:
             try:
                 result = await self._tried(endpoint, judge, headers, content)
             except UnreadableError as error:
@@ -155,7 +111,7 @@ class ClusterTransport:
         return await self._send(endpoint, headers, None)
 
     async def _ask_health(self) -> None:
-        """Raises where nothing answers, or a server in trouble; not under the ceiling, which may be taken for long."""
+        """Raises where nothing answers, or a server in trouble; without a place, for all may be taken for long."""
 
         async def ask() -> None:
             try:
@@ -175,46 +131,51 @@ class ClusterTransport:
         content: bytes | None = None,
     ) -> T:
         self.counts.total += 1
+        began = _now()
         try:
-            return judge(await self._send(endpoint, headers, content))
+            reply = await self._send(endpoint, headers, content)
+            self.limit.answered(endpoint.kind, _now() - began)
+            return judge(reply)
         except BaseException as error:
             self.counts.failed += 1
-            # Who throttles means the client; who is out of service may mean this endpoint alone.
-            if isinstance(error, TransientError) and error.throttled and error.retry_after:
-                self._pace.hold(min(error.retry_after, self.retry.retry_after_cap_seconds))
+            if isinstance(error, TransientError):
+                self._slow_down(error)
             raise
 
+    def _slow_down(self, error: TransientError) -> None:
+        """Take the failure for the sign of too many requests that it may be."""
+        status = error.final.http_status if isinstance(error.final, UnreadableError) else None
+        if error.throttled:
+            self.limit.pushed_back("throttled")
+            # Who throttles means the client; who is out of service may mean this endpoint alone.
+            if error.retry_after:
+                self._pace.hold(min(error.retry_after, self.retry.retry_after_cap_seconds))
+        elif status == OUT_OF_SERVICE:
+            self.limit.pushed_back("unavailable")
+        elif isinstance(error.final, UnreadableError) and error.final.reason == "timeout":
+            self.limit.pushed_back("timeout")
+
     async def _send(self, endpoint: Endpoint, headers: Mapping[str, str] | None, content: bytes | None) -> Reply:
-        base = self.base_url
-        try:
-            reply = await self.http.send(endpoint.method, f"{base}/{endpoint.target}", headers=headers, content=content)
-        except NoReplyError as error:
-            raise self._no_reply(endpoint, base, error) from error
-        except CertificateError as error:
-            raise CertificateError(
-                f"{origin(base)}: {error}; give the cluster's authority with --ca-cert FILE"
-            ) from error
+        with self._nodes.one() as node:
+            self.base_url = base = node.base_url
+            url = f"{base}/{endpoint.target}"
+            try:
+                reply = await self.http.send(endpoint.method, url, headers=headers, content=content)
+            except NoReplyError as error:
+                if error.trouble in ("connect", "broken"):
+                    self._nodes.failed(node)
+                raise _no_reply(endpoint, base, error) from error
+            except CertificateError as error:
+                raise CertificateError(
+                    f"{origin(base)}: {error}; give the cluster's authority with --ca-cert FILE"
+                ) from error
+            if reply.status == OUT_OF_SERVICE:
+                self._nodes.failed(node)
+            else:
+                self._nodes.answered(node)
         status = str(reply.status)
         self.counts.by_status[status] = self.counts.by_status.get(status, 0) + 1
         return reply
-
-    def _no_reply(self, endpoint: Endpoint, base: str, error: NoReplyError) -> Exception:
-        where = f"{origin(base)}: {error}"
-        if error.trouble == "connect":
-            # Of the requests that fail side by side, one moves on to the next address.
-            self._base += base == self.base_url
-            return TransientError(ClusterUnavailableError(f"{where}; check --url and that the node is up; {CONTINUE}"))
-        what = f"{endpoint} at {where}"
-        if error.trouble == "too_large":
-            return UnreadableError(what, reason="too_large")
-        if error.trouble == "timeout":
-            return TransientError(UnreadableError(what, reason="timeout"), attempts=ATTEMPTS_AFTER_TIMEOUT)
-        return TransientError(UnreadableError(what, reason="bad_body"))
-
-    @property
-    def base_url(self) -> str:
-        """The address that is asked at present."""
-        return self.base_urls[self._base % len(self.base_urls)]
 
     def end(self, error: CrdbExportError) -> CrdbExportError:
         """Let every later request end with this error, or with the one that came before it."""
@@ -228,6 +189,18 @@ class ClusterTransport:
             await self._breaker.failed(error)
 
 
+def _no_reply(endpoint: Endpoint, base: str, error: NoReplyError) -> Exception:
+    where = f"{origin(base)}: {error}"
+    if error.trouble == "connect":
+        return TransientError(ClusterUnavailableError(f"{where}; check --url and that the node is up; {CONTINUE}"))
+    what = f"{endpoint} at {where}"
+    if error.trouble == "too_large":
+        return UnreadableError(what, reason="too_large")
+    if error.trouble == "timeout":
+        return TransientError(UnreadableError(what, reason="timeout"), attempts=ATTEMPTS_AFTER_TIMEOUT)
+    return TransientError(UnreadableError(what, reason="bad_body"))
+
+
 def _healthy(reply: Reply) -> None:
     """Whatever else it answers, it is alive: real servers know this path by another name."""
     if reply.status in TRY_AGAIN:
@@ -235,9 +208,8 @@ def _healthy(reply: Reply) -> None:
         raise TransientError(error)
 
 
-@functools.lru_cache(maxsize=1024)
-def _encoded(segment: str) -> str:
-    return quote(segment, safe="")
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def origin(url: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crdbexport.cluster.limit import INITIAL
 from crdbexport.config import Secret
 from crdbexport.errors import ClusterUnavailableError, TryLaterError
 from crdbexport.retry import RetryBudget, RetryPolicy
@@ -115,7 +116,7 @@ def test_the_bounds_hold_for_every_ceiling_timeout_and_dialect(
 def test_a_silent_server_is_asked_for_its_health_before_it_is_given_up(read: Read) -> None:
     run = read(Server(documented(), never_answers, 60))
     assert run.server.asked[-4:] == ["health", "health", "health", "logout/"]
-    assert run.server.asked_when_dead == 8 + 3 + 1
+    assert 3 + 1 < run.server.asked_when_dead <= 8 + 3 + 1
     assert "no usable answer for" in str(run.error)
     assert "GET health at http://cluster.test: no answer within 15 s" in str(run.error)
 
@@ -132,7 +133,7 @@ def test_a_healthy_server_whose_statements_take_100_seconds_is_read(concurrency:
     app = Sandbox(World(1, 6), faults=Faults(rules=[Rule(DETAILS, Delay(100))]))
     run = read(Server(app), concurrency=concurrency)
     assert (run.error, run.gaps, run.requests.retried) == (None, [], 0)
-    assert run.seconds == run.walk.tables_done * 100 / min(concurrency, run.walk.tables_done)
+    assert run.seconds <= run.walk.tables_done * 100 / min(concurrency, INITIAL)
     assert app.hits[HEALTH] > 1
 
 

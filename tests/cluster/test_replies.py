@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from crdbexport.cluster.dialects.wire_documented import DatabasesReply
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.replies import SessionRefusedError, fatal, judged
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from crdbexport.cluster.dialects.native import listed_databases
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.session import Session
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.config import Secret
 from crdbexport.errors import (
     AuthenticationError,

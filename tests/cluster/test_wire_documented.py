@@ -16,8 +16,8 @@ from crdbexport.cluster.dialects.wire_documented import (
     TableReply,
     TablesReply,
 )
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.replies import judged
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import UnreadableError
 from crdbexport.http import Reply
 from crdbexport.retry import TransientError

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from crdbexport.cluster.dialects import wire_documented, wire_native
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.replies import judged
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import UnreadableError
 from crdbexport.http import Reply
 from crdbexport.retry import TransientError

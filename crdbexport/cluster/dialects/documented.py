@@ -19,6 +19,7 @@ from crdbexport.cluster.dialects.wire_documented import (
     TableReply,
     TablesReply,
 )
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.model import (
     EVERYTHING,
     OF_TABLES,
@@ -34,7 +35,6 @@ from crdbexport.cluster.model import (
 from crdbexport.cluster.privileges import DOCUMENTED
 from crdbexport.cluster.replies import fatal
 from crdbexport.cluster.session import Session
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import UnreadableError, shown
 
 T = TypeVar("T")

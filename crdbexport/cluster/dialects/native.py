@@ -19,6 +19,7 @@ from crdbexport.cluster.dialects.wire_native import (
     TablesReply,
 )
 from crdbexport.cluster.dialects.wire_on_request import table_reply
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.model import (
     EVERYTHING,
     OF_TABLES,
@@ -32,7 +33,6 @@ from crdbexport.cluster.model import (
 from crdbexport.cluster.privileges import NATIVE_BY_NAME
 from crdbexport.cluster.replies import fatal
 from crdbexport.cluster.session import Session
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import LookAgainError, PartlyReadError, UnreadableError, shown
 
 T = TypeVar("T")

@@ -10,11 +10,11 @@ from crdbexport.cluster.dialects.native import FAILED, NativeDialect
 from crdbexport.cluster.dialects.native_metadata import database_details_of, measured, table_metadata
 from crdbexport.cluster.dialects.native_names import database_segment
 from crdbexport.cluster.dialects.wire_native import DatabaseMetadata, IdGrantsReply, TableMetadata
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.model import EVERYTHING, Database, DatabaseDetails, Grant, Parts, Table, TableDetails
 from crdbexport.cluster.privileges import NATIVE_BY_ID
 from crdbexport.cluster.reads import outcome_of, value_of
 from crdbexport.cluster.session import Session
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import PartlyReadError, UnreadableError, shown
 
 COLUMN_STREAMS = frozenset({"columns", "indexes"})

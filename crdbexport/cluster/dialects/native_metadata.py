@@ -19,9 +19,9 @@ from crdbexport.cluster.dialects.wire_native import (
     TableMetadata,
     TableMetadataReply,
 )
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.model import DatabaseDetails, Table, TableStats
 from crdbexport.cluster.session import Session
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import PartlyReadError
 
 R = TypeVar("R")

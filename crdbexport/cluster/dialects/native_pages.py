@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from crdbexport.cluster.endpoint import Endpoint
 from crdbexport.cluster.session import Session
-from crdbexport.cluster.transport import Endpoint
 from crdbexport.errors import PartlyReadError
 
 T = TypeVar("T")

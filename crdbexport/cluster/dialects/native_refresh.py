@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import msgspec
 
 from crdbexport.cluster.dialects.wire_native import JobStatusReply, JobTriggerReply
+from crdbexport.cluster.endpoint import Endpoint
+from crdbexport.cluster.pace import Sleep
 from crdbexport.cluster.session import Session
-from crdbexport.cluster.transport import Endpoint, Sleep
 from crdbexport.errors import UnreadableError
 
 PATH = ("table_metadata", "updatejob")
