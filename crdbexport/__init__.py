@@ -7,9 +7,10 @@ How to read this package, in the order in which data flows:
     cluster/            knows CockroachDB: session, dialects, extractor
     pipeline/           knows neither CockroachDB nor a format: batches, transforms, spool, lanes, report
     transforms/ sinks/  what happens to batches; `base.py` in each is what a plugin author sees
-    hookspecs.py, plugin_choice.py, plugin_manager.py, builtin.py    how plugins come in
+    hookspecs.py, plugin_*.py, builtin.py, blame.py    how plugins come in, and whose fault an error is
     sandbox/            a simulated cluster (extra `sandbox`)
     testing/            the kit with which authors of sinks test them (extra `testing`)
+    scaffold/           the template of a new plugin (extra `new`)
     config.py, report.py, records.py, selection.py, http.py, retry.py, redaction.py, errors.py    the ground floor
 
 Public names are loaded on first use, so that importing the package stays cheap.

@@ -13,7 +13,7 @@ import msgspec
 from crdbexport.concluding import NOTHING_READ, Conclusion
 from crdbexport.config import ExportConfig
 from crdbexport.errors import CrdbExportError, StorageError
-from crdbexport.pipeline.accounting import sink_report
+from crdbexport.pipeline.accounting import plugin_reports, sink_report
 from crdbexport.pipeline.batches import Batcher, Envelope
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
@@ -219,6 +219,7 @@ class Attempt:
             gaps=facts.gaps,
             shrunk=facts.shrunk,
             sinks=(*earlier, *(sink_report(lane, facts.streams) for lane in lanes)),
+            plugins=plugin_reports(lanes, self._parts.chain, self._observers, self._parts.plugins.infos),
             versions=versions({info.distribution: info.version for info in self._parts.plugins.infos if info.hooks}),
         )
         return report.redacted(self._parts.redaction)

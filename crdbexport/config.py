@@ -23,7 +23,7 @@ from crdbexport.records import ON_REQUEST, STREAMS, GapReason
 API_PATH = "/api/v2"
 # Settings of the command line that a file may hold and that do not concern a run.
 VOICE = frozenset({"log_format", "quiet", "verbose"})
-REPEATABLE = frozenset({"url", "stream", "include", "database", "exclude_database", "allow_gaps"})
+REPEATABLE = frozenset({"url", "stream", "include", "database", "exclude_database", "allow_gaps", "plugin"})
 SECRETS = ("password", "session")
 OTHERS = stat.S_IROTH | stat.S_IWOTH
 DialectName = Literal["auto", "documented", "native"]
@@ -93,6 +93,7 @@ class ExportConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     spool_limit: Annotated[int, msgspec.Meta(ge=1)] = 10_240
     strict: bool = False
     no_plugins: bool = False
+    plugin: tuple[Path, ...] = ()
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ whoever finds files under the names of a run makes sure that they are that run's
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from hashlib import blake2b
 from urllib.parse import unquote
 
@@ -23,6 +24,12 @@ _HALF_ESCAPE = re.compile(r"%[0-9A-F]?$")
 def file_stem(cluster: str, run_id: str) -> str:
     """`<cluster>.<run_id>`, at most 201 bytes of ASCII; the dot between the two is the only one."""
     return f"{escaped(cluster)}.{escaped(run_id)}"
+
+
+def snapshot_stem(cluster: str, logical_time: datetime) -> str:
+    """`<cluster>.<logical time in UTC>`, to the microsecond: what all runs of a snapshot share."""
+    digits = re.sub(r"\D", "", logical_time.astimezone(UTC).isoformat(timespec="microseconds")[:26])
+    return f"{escaped(cluster)}.{digits[:8]}T{digits[8:]}Z"
 
 
 def escaped(part: str) -> str:

@@ -18,6 +18,19 @@ hookspec = pluggy.HookspecMarker(PROJECT_NAME)
 hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
 
 
+class DeprecatedHookWarning(DeprecationWarning):
+    """Implementing this hook, or taking this argument of one, will end."""
+
+
+def deprecated(what: str, *, instead: str, removed_in: str) -> DeprecatedHookWarning:
+    """What a hook's specification says to end it, in one line.
+
+    `@hookspec(warn_on_impl=deprecated(...))` for a hook, `warn_on_impl_args={"name": deprecated(...)}` for an argument.
+    Whoever implements it is named in a warning when it is loaded, and by `crdbexport plugins doctor`.
+    """
+    return DeprecatedHookWarning(f"{what} is deprecated and will be removed in {removed_in}; use {instead} instead")
+
+
 class ProcessHooks:
     """Hooks that a distribution implements, found by the entry-point group `crdbexport`."""
 

@@ -3,68 +3,39 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pluggy
 
 from crdbexport.errors import PluginError
-from crdbexport.hookspecs import PROJECT_NAME, ProcessHooks, SinkHooks
-from crdbexport.plugin_choice import choice_of, distribution_of, is_builtin, metadata_of
-from crdbexport.sinks.base import API_VERSION, Sink, SinkConfig
-from crdbexport.transforms.base import Transform, TransformConfig
+from crdbexport.hookspecs import PROJECT_NAME, DeprecatedHookWarning, ProcessHooks, SinkHooks
+from crdbexport.plugin_checks import SINK_METHODS, check_kind, misspelt, one_line
+from crdbexport.plugin_choice import choice_of, distribution_of, is_builtin, names_of
+from crdbexport.plugin_files import check_files, forget_file, imported_file, place_of
+from crdbexport.plugin_info import Offer, PluginInfo, info_of_entry_point, info_of_file
+from crdbexport.sinks.base import Sink
+from crdbexport.transforms.base import Transform
 
-SINK_METHODS = ("preflight", "open", "write", "commit", "abort")
 # A plugin must not end the process by any door. KeyboardInterrupt stays: at load time it is the user's.
 PLUGIN_FAILURES = (Exception, SystemExit)
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 Kind = TypeVar("Kind")
 
 
-@dataclass
-class PluginInfo:
-    """One plugin as it is told to the user: where it comes from, and what became of it."""
-
-    name: str
-    distribution: str
-    version: str
-    location: str
-    state: Literal["loaded", "blocked", "broken"] = "loaded"
-    error: str = ""
-    sinks: list[str] = field(default_factory=list)
-    transforms: list[str] = field(default_factory=list)
-    hooks: list[str] = field(default_factory=list)
-
-    @property
-    def label(self) -> str:
-        return f"{self.distribution} {self.version}".strip()
-
-    @property
-    def key(self) -> str:
-        """What pluggy knows it by: two distributions may name their entry points alike."""
-        return f"{self.distribution}/{self.name}"
-
-
-@dataclass(frozen=True)
-class Offer(Generic[Kind]):
-    """A sink type or transform, and the plugin that offers it."""
-
-    kind: type[Kind]
-    plugin: PluginInfo
-
-
 class Plugins:
-    """All plugins of this process and what they offer."""
+    """All plugins of this process and what they offer; `hooks` holds the specifications of what they implement."""
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: type = ProcessHooks) -> None:
         self.manager = pluggy.PluginManager(PROJECT_NAME)
-        self.manager.add_hookspecs(ProcessHooks)
+        self.manager.add_hookspecs(hooks)
+        self._hooks = hooks
         self.infos: list[PluginInfo] = []
         self.sinks: dict[str, Offer[Sink]] = {}
         self.transforms: dict[str, Offer[Transform]] = {}
@@ -87,25 +58,47 @@ class Plugins:
 
     def load(self, entry_point: EntryPoint) -> None:
         """Load one entry point and take what it offers; whatever fails is kept as that plugin's error."""
-        info = _described(entry_point)
-        self.infos.append(info)
+        info = info_of_entry_point(entry_point)
         try:
-            self._register(entry_point.load(), info)
+            self._take(info, entry_point.load)
+        except PLUGIN_FAILURES:
+            log.warning("plugin %s (%s) is left out: %s", info.name, info.label, info.error)
+
+    def load_file(self, path: Path) -> None:
+        """Take a plugin of one file; raises `PluginError` with the file and the line that is at fault."""
+        info = info_of_file(path)
+        try:
+            self._take(info, lambda: imported_file(path))
+            if not info.hooks:
+                raise PluginError("it holds no hook; mark a function with @crdbexport.hookimpl, see docs/plugins.md")
         except PLUGIN_FAILURES as error:
-            self._take_out(info, error)
+            place = place_of(error, path)
+            forget_file(path)
+            raise PluginError(f"{place}: {one_line(error)}", plugin=info.label) from error
 
     def add(self, plugin: object, name: str) -> None:
         """Take a plugin that is already imported; raises `PluginError` where `load` would only note it."""
         info = PluginInfo(name, name, "", str(plugin))
-        self.infos.append(info)
         try:
-            self._register(plugin, info)
+            self._take(info, lambda: plugin)
         except PLUGIN_FAILURES as error:
-            self._take_out(info, error)
             raise PluginError(f"plugin {name}: {info.error}", plugin=name) from error
 
+    def _take(self, info: PluginInfo, load: Callable[[], object]) -> None:
+        """Register what `load` answers, all of it or nothing."""
+        self.infos.append(info)
+        try:
+            self._register(load(), info)
+        except PLUGIN_FAILURES as error:
+            # pluggy keeps the name of a plugin whose registration failed half-way.
+            if self.manager.has_plugin(info.key):
+                self.manager.unregister(name=info.key)
+            info.state, info.error, info.hooks = "broken", one_line(error), []
+            raise
+
     def _register(self, plugin: Any, info: PluginInfo) -> None:
-        self.manager.register(plugin, info.key)
+        with _noting_deprecations(info):
+            self.manager.register(plugin, info.key)
         info.hooks = sorted(caller.name for caller in self.manager.get_hookcallers(plugin) or [])
         self._refuse_unknown_hooks(info)
         sinks: dict[str, type[Sink]] = {}
@@ -123,8 +116,9 @@ class Plugins:
         try:
             self.manager.check_pending()
         except pluggy.PluginValidationError as error:
-            unknown = [name for name in info.hooks if not hasattr(ProcessHooks, name)]
-            raise PluginError(_misspelt(unknown[0])) from error
+            known = [name for name in dir(self._hooks) if name.startswith(PROJECT_NAME)]
+            unknown = [name for name in info.hooks if name not in known]
+            raise PluginError(misspelt(unknown[0], known)) from error
 
     def _call_own(self, plugin: object, hook: str, register: Callable[[str, type], None]) -> None:
         others = [each for each in self.manager.get_plugins() if each is not plugin]
@@ -141,17 +135,10 @@ class Plugins:
                 raise PluginError(f"{name!r} is already offered by {taken[name].plugin.label}")
             if name in offered:
                 raise PluginError(f"{name!r} is offered twice")
-            _check_kind(name, kind)
+            check_kind(name, kind)
             offered[name] = kind
 
         return register
-
-    def _take_out(self, info: PluginInfo, error: BaseException) -> None:
-        # pluggy keeps the name of a plugin whose registration failed half-way.
-        if self.manager.has_plugin(info.key):
-            self.manager.unregister(name=info.key)
-        info.state, info.error, info.hooks = "broken", _one_line(error), []
-        log.warning("plugin %s (%s) is left out: %s", info.name, info.label, info.error)
 
     def _offered(self, offers: dict[str, Offer[Kind]], name: str, what: str) -> Offer[Kind]:
         if name in offers:
@@ -166,26 +153,44 @@ class Plugins:
         raise PluginError(f"no {what} {name!r}; {hint}installed: {', '.join(sorted(offers))}{left_out}")
 
 
-def load_plugins(*, third_party: bool = True, extra: Sequence[tuple[str, object]] = ()) -> Plugins:
-    """Every plugin that is installed and allowed, the built-in ones first, then by distribution.
+def load_plugins(
+    *, third_party: bool = True, files: Sequence[Path] = (), extra: Sequence[tuple[str, object]] = ()
+) -> Plugins:
+    """Every plugin that is installed and allowed, the built-in ones first, then by distribution; then `files`.
 
     `third_party=False` takes the built-in ones alone. The variables CRDBEXPORT_LOAD_PLUGINS and
-    CRDBEXPORT_BLOCK_PLUGINS name plugins, by entry point or distribution, that alone or never come in; what is blocked
-    is not even imported. Raises `PluginError` where they seem to be misspelt.
+    CRDBEXPORT_BLOCK_PLUGINS name plugins, by entry point, distribution or file, that alone or never come in; what is
+    blocked is not even imported. Raises `PluginError` where they seem to be misspelt, and for a broken file.
     """
     plugins = Plugins()
-    installed = sorted(entry_points(group=PROJECT_NAME), key=_load_order)
-    let_in = choice_of(installed) if third_party else is_builtin
-    for entry_point in installed:
-        if let_in(entry_point):
-            plugins.load(entry_point)
-        else:
-            info = _described(entry_point)
-            info.state = "blocked"
+    for info, source in candidates(third_party=third_party, files=files):
+        if info.state != "loaded":
             plugins.infos.append(info)
+        elif isinstance(source, Path):
+            plugins.load_file(source)
+        else:
+            plugins.load(source)
     for name, plugin in extra:
         plugins.add(plugin, name)
     return plugins
+
+
+def candidates(*, third_party: bool, files: Sequence[Path]) -> list[tuple[PluginInfo, EntryPoint | Path]]:
+    """Every plugin in the order of loading, before any is imported; the state says whether it is to be let in."""
+    installed = sorted(entry_points(group=PROJECT_NAME), key=_load_order)
+    check_files(files)
+    choice = choice_of(installed, [path.stem for path in files]) if third_party else None
+    found: list[tuple[PluginInfo, EntryPoint | Path]] = []
+    for each in installed:
+        info = info_of_entry_point(each)
+        if not is_builtin(each):
+            info.state = choice.verdict(*names_of(each)) if choice else "blocked"
+        found.append((info, each))
+    for path in files:
+        info = info_of_file(path)
+        info.state = choice.verdict(path.stem) if choice else "blocked"
+        found.append((info, path))
+    return found
 
 
 class SinkPluginManager(pluggy.PluginManager):
@@ -197,7 +202,7 @@ class SinkPluginManager(pluggy.PluginManager):
         try:
             self.register(sink, label)
         except pluggy.PluginValidationError as error:
-            raise PluginError(f"sink {label}: {_one_line(error)}", plugin=label) from error
+            raise PluginError(f"sink {label}: {one_line(error)}", plugin=label) from error
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
         """A sink needs no decorators: what has the name of a hook is one."""
@@ -213,43 +218,20 @@ class SinkPluginManager(pluggy.PluginManager):
         }
 
 
-def _check_kind(name: str, kind: type) -> None:
-    options = SinkConfig if issubclass(kind, Sink) else TransformConfig
-    declared = getattr(kind, "Config", None)
-    if not (isinstance(declared, type) and issubclass(declared, options)):
-        raise PluginError(f"{name!r} has a Config that is not a subclass of crdbexport.{options.__name__}")
-    if not issubclass(kind, Sink):
-        return
-    if kind.api_version != API_VERSION:
-        raise PluginError(
-            f"sink {name!r} wants plugin API {kind.api_version}, and this crdbexport has {API_VERSION}; "
-            "install versions that fit together"
-        )
-    if kind.write is Sink.write:
-        raise PluginError(f"sink {name!r} does not define write(self, batch)")
-    # A coroutine that nobody awaits would pass for a batch that was written.
-    waiting = [method for method in SINK_METHODS if inspect.iscoroutinefunction(getattr(kind, method))]
-    if waiting:
-        raise PluginError(
-            f"sink {name!r} defines {waiting[0]} with async def; a sink has a thread of its own, and plain methods"
-        )
-
-
-def _misspelt(hook: str) -> str:
-    known = [name for name in vars(ProcessHooks) if name.startswith(PROJECT_NAME)]
-    close = difflib.get_close_matches(hook, known, n=1, cutoff=0.5)
-    return f"there is no hook {hook!r}" + (f"; did you mean {close[0]!r}?" if close else "")
-
-
-def _described(entry_point: EntryPoint) -> PluginInfo:
-    version = metadata_of(entry_point, "Version")
-    return PluginInfo(entry_point.name, distribution_of(entry_point), version, entry_point.value)
+@contextmanager
+def _noting_deprecations(info: PluginInfo) -> Iterator[None]:
+    """Log what pluggy warns of when the plugin is registered, and keep it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DeprecatedHookWarning)
+        yield
+    for each in caught:
+        if isinstance(each.message, DeprecatedHookWarning):
+            info.deprecated.append(str(each.message))
+            told = {"event": "hook_deprecated", "plugin": info.label}
+            log.warning("plugin %s (%s): %s", info.name, info.label, each.message, extra=told)
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _load_order(entry_point: EntryPoint) -> tuple[bool, str, str]:
     return (not is_builtin(entry_point), distribution_of(entry_point), entry_point.name)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"

@@ -16,6 +16,7 @@ import msgspec
 
 from crdbexport.assembly import build_chain, build_sinks, secrets_of
 from crdbexport.attempt import Attempt, Prepared
+from crdbexport.blame import exit_code_of
 from crdbexport.config import (
     ExportConfig,
     Secret,
@@ -25,7 +26,7 @@ from crdbexport.config import (
     state_directory,
     with_password,
 )
-from crdbexport.errors import ConfigError, CrdbExportError, StoppedError
+from crdbexport.errors import ConfigError, StoppedError
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
 from crdbexport.pipeline.lane import Lane, LaneSink, described
@@ -99,7 +100,7 @@ def prepared(
     """All that an attempt needs; the run is held as long as the context."""
     if named is not None:
         named(run_id, config.cluster)
-    installed = load_plugins(third_party=not config.no_plugins, extra=plugins)
+    installed = load_plugins(third_party=not config.no_plugins, files=config.plugin, extra=plugins)
     sinks = build_sinks(config, installed)
     chain = build_chain(config, installed)
     redaction.learn(*secrets_of(sinks, chain))
@@ -157,7 +158,7 @@ def _settings(config: ExportConfig) -> dict[str, object]:
 
 def check_sinks(config: ExportConfig, redaction: Redaction) -> None:
     """Ask the configured sinks whether they could work; raises what `export` would raise."""
-    installed = load_plugins(third_party=not config.no_plugins)
+    installed = load_plugins(third_party=not config.no_plugins, files=config.plugin)
     chain = build_chain(config, installed)
     if not config.sinks:
         return
@@ -221,7 +222,7 @@ def _stillborn(
         logical_time=moment,
         dialect=None,
         status="interrupted" if isinstance(error, StoppedError) else "failed",
-        exit_code=error.exit_code if isinstance(error, CrdbExportError) else CrdbExportError.exit_code,
+        exit_code=exit_code_of(error),
         error=described(error),
         started_at=started_at,
         finished_at=finished_at,

@@ -14,7 +14,7 @@ import pytest
 import crdbexport
 
 PACKAGE = Path(crdbexport.__file__).parent
-HEAVY = {"aiohttp", "httpx", "pyarrow", "rich", "starlette", "uvicorn", "loud"}
+HEAVY = {"aiohttp", "httpx", "pyarrow", "rich", "starlette", "uvicorn", "loud", "copier"}
 COMMANDS = (
     "",
     "export",
@@ -23,6 +23,8 @@ COMMANDS = (
     "plugins",
     "plugins list",
     "plugins show",
+    "plugins new",
+    "plugins doctor",
     "verify",
     "sandbox",
     "runs list",
@@ -92,6 +94,7 @@ def test_every_public_name_is_there() -> None:
         ("httpx", {"http.py", "carrier.py"}),
         ("tenacity", {"retry.py"}),
         ("pluggy", {"hookspecs.py", "plugin_manager.py"}),
+        ("copier", {"scaffold/__init__.py"}),
         ("rich", {"cli/progress.py"}),
         ("standardwebhooks", {"sinks/webhook.py"}),
     ],

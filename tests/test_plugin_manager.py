@@ -6,15 +6,18 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, Protocol
 
 import pytest
 
-from crdbexport import RunReport, Sink, hookimpl
+from crdbexport import RunReport, Sink, hookimpl, hookspec
 from crdbexport.errors import ConfigError, PluginError
-from crdbexport.plugin_manager import PluginInfo, Plugins, load_plugins
+from crdbexport.hookspecs import ProcessHooks, deprecated
+from crdbexport.plugin_info import PluginInfo
+from crdbexport.plugin_manager import Plugins, load_plugins
 from crdbexport.sandbox.app import Sandbox
 from crdbexport.sandbox.world import World
 
@@ -286,7 +289,7 @@ def test_only_the_plugins_that_are_allowed_come_in(
 
     plugins = load_plugins()
 
-    assert [info_of(plugins, name).state for name in ("aaa", "bbb")] == ["loaded", "blocked"]
+    assert [info_of(plugins, name).state for name in ("aaa", "bbb")] == ["loaded", "not allowed"]
     assert not (tmp_path / "site-packages/bbb.imported").exists()
     assert {"one", "parquet"} <= set(plugins.sinks)
 
@@ -417,3 +420,53 @@ def test_observers_are_found_by_plugin_each_with_its_own_call() -> None:
         call(report=None)
     assert told == ["calling one", "one", "calling two", "two"]
     assert plugins.observers("crdbexport_run_started") == []
+
+
+class LaterHooks(ProcessHooks):
+    """The hooks of a later version, one of which is to go, and an argument of another."""
+
+    @hookspec(
+        warn_on_impl=deprecated("the hook crdbexport_run_began", instead="crdbexport_run_started", removed_in="2.0")
+    )
+    def crdbexport_run_began(self, run: Any) -> None: ...
+
+    @hookspec(
+        warn_on_impl_args={"size": deprecated("the argument size", instead="the argument report", removed_in="2.0")}
+    )
+    def crdbexport_run_measured(self, report: Any, size: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "crdbexport_run_began(run)",
+            "the hook crdbexport_run_began is deprecated and will be removed in 2.0; use crdbexport_run_started "
+            "instead",
+        ),
+        (
+            "crdbexport_run_measured(size)",
+            "the argument size is deprecated and will be removed in 2.0; use the argument report instead",
+        ),
+        ("crdbexport_run_measured(report)", ""),
+    ],
+)
+def test_who_implements_what_will_go_is_named_once_and_works(
+    install: Install, caplog: pytest.LogCaptureFixture, code: str, told: str
+) -> None:
+    install("old", f"from crdbexport import hookimpl\n\n@hookimpl\ndef {code}: ...\n", version="0.9")
+    plugins = Plugins(LaterHooks)
+
+    with caplog.at_level(logging.WARNING, "crdbexport"):
+        for entry_point in entry_points(group="crdbexport", name="old"):
+            plugins.load(entry_point)
+
+    info = info_of(plugins, "old")
+    assert info.state == "loaded"
+    assert [record.getMessage() for record in caplog.records] == ([f"plugin old (old 0.9): {told}"] if told else [])
+    assert info.deprecated == ([told] if told else [])
+
+
+def test_no_hook_of_this_version_is_deprecated(caplog: pytest.LogCaptureFixture) -> None:
+    assert [info.deprecated for info in load_plugins(third_party=False).infos if info.deprecated] == []
+    assert caplog.text == ""

@@ -13,7 +13,6 @@ from crdbexport import __version__
 from crdbexport.errors import CrdbExportError, OutputClosedError
 
 COMMANDS = ("export", "check", "runs", "verify", "streams", "plugins", "sandbox")
-BUG = 1
 LAST_STEPS_SECONDS = 0.2
 # The threads of a run; a sandbox beside it is nobody's late work.
 RUN_THREADS = ("crdbexport-sink-", "crdbexport-extract", "crdbexport-observers")
@@ -85,11 +84,10 @@ def _run() -> None:
         sys.stderr.close()
         sys.exit(OutputClosedError.exit_code)
     except Exception as error:  # noqa: BLE001 (the last door: a bug gets one line too)
-        _fail(
-            f"a bug in crdbexport: {type(error).__name__}: {error}; run it with -v for the traceback, and report it",
-            BUG,
-            error,
-        )
+        from crdbexport.blame import exit_code_of
+        from crdbexport.cli.ending import told_unexpected
+
+        _fail(told_unexpected(error, sys.argv[1:]), exit_code_of(error), error)
 
 
 def _fail(message: str, exit_code: int, error: BaseException | None = None) -> None:

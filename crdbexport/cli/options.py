@@ -121,9 +121,19 @@ RUN_OPTIONS = (
         help="Most space for the records of a run on disk.",
     ),
 )
+PLUGIN_OPTIONS = (
+    option(
+        "--plugin",
+        multiple=True,
+        type=FILE,
+        metavar="FILE",
+        help="Load a plugin of one Python file as well; repeatable.",
+    ),
+    option("--no-plugins", is_flag=True, help="Leave out all plugins but the built-in ones."),
+)
 COMMON_OPTIONS = (
     option("--config", type=FILE, metavar="FILE", help="Read options from a TOML file."),
-    option("--no-plugins", is_flag=True, help="Leave out all plugins but the built-in ones."),
+    *PLUGIN_OPTIONS,
     option(
         "--log-format",
         type=click.Choice(["text", "json"]),

@@ -13,13 +13,15 @@ from pathlib import Path
 from crdbexport.cli.logs import say
 from crdbexport.config import ExportConfig
 from crdbexport.pipeline.verdict import unallowed
-from crdbexport.report import RunReport, SinkReport
+from crdbexport.report import PluginReport, RunReport, SinkReport
 
 RESUMABLE = frozenset({5, 130, 143})
+# What takes less may take most of a run, and yet be nobody's trouble.
+DOMINATING_SECONDS = 5.0
 WORTH_TELLING = frozenset({"complete", "incomplete"})
 
 
-def tell(report: RunReport, config: ExportConfig, redact: Callable[[str], str]) -> None:
+def tell(report: RunReport, config: ExportConfig, redact: Callable[[str], str], *, verbose: bool = False) -> None:
     """Print the summary on standard error; `redact` takes secrets out of the command that was typed."""
     seconds = (report.finished_at - report.started_at).total_seconds()
     _say(
@@ -28,6 +30,10 @@ def tell(report: RunReport, config: ExportConfig, redact: Callable[[str], str]) 
     )
     if report.status in WORTH_TELLING or any(sink.status == "committed" for sink in report.sinks):
         _tell_counts(report, config)
+    for each in report.plugins:
+        if verbose or _dominates(each, seconds):
+            owner = f"{each.distribution} {each.version}".strip()
+            _say(f"  {each.kind} {each.name} of {owner} took {each.wall_seconds:.1f} s for {each.batches:,} batches")
     if report.error:
         _say(f"{report.status}: {report.error}")
     for sink in report.sinks:
@@ -50,6 +56,11 @@ def _tell_counts(report: RunReport, config: ExportConfig) -> None:
     for each in report.shrunk:
         _say(f"  {each.stream} shrank from {each.before:,} to {each.now:,} records since run {each.since_run_id}")
     _tell_gaps(report, config)
+
+
+def _dominates(plugin: PluginReport, seconds: float) -> bool:
+    """Whether the run would have been much shorter without it."""
+    return plugin.wall_seconds > max(DOMINATING_SECONDS, seconds / 2)
 
 
 def _say(text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from crdbexport.errors import CrdbExportError, SinkError, SnapshotKeptError
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.observers import Observers
+from crdbexport.pipeline.spending import Spent
 from crdbexport.pipeline.spool import Spool, SpoolCancelledError
 from crdbexport.pipeline.writing import BatchWriter
 from crdbexport.report import SinkStatus
@@ -64,6 +65,7 @@ class Lane:
         self.status: SinkStatus | None = None
         self.error: BaseException | None = None
         self.receipt = Receipt()
+        self.spent = Spent()
         self.checked = threading.Event()
         self.ended = threading.Event()
         self._run, self._spool, self._observers = run, spool, observers
@@ -171,7 +173,8 @@ class Lane:
     def _call(self, method: str, **arguments: Any) -> Any:
         self.calling, self._called_at = method, time.monotonic()
         try:
-            return getattr(self.sink.hooks, method)(**arguments)
+            with self.spent.call(batches=method == "write"):
+                return getattr(self.sink.hooks, method)(**arguments)
         finally:
             self._called_at = None
             self._refuse_after_end()

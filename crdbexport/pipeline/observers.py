@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from crdbexport.pipeline.spending import Spent
+
 # Each may hold a batch.
 WAITING_EVENTS = 64
 FAREWELL_SECONDS = 5.0
@@ -32,6 +34,7 @@ class Observers:
             hook: plugins.observers(hook)
             for hook in ("crdbexport_run_started", "crdbexport_batch_delivered", "crdbexport_run_finished")
         }
+        self.spent = {info.key: (info, Spent()) for hooks in self._hooks.values() for info, _ in hooks}
         self._events: queue.Queue[tuple[str, Mapping[str, Any]] | None] = queue.Queue(WAITING_EVENTS)
         self._thread = threading.Thread(target=self._work, name="crdbexport-observers", daemon=True)
         self._missed = 0
@@ -62,12 +65,13 @@ class Observers:
         while (event := self._events.get()) is not None:
             hook, what = event
             for info, call in self._hooks[hook]:
-                _call(info, hook, call, what)
+                _call(info, hook, call, what, self.spent[info.key][1])
 
 
-def _call(info: Any, hook: str, call: Callable[..., Any], what: Mapping[str, Any]) -> None:
+def _call(info: Any, hook: str, call: Callable[..., Any], what: Mapping[str, Any], spent: Spent) -> None:
     try:
-        call(**what)
+        with spent.call(batches=hook == "crdbexport_batch_delivered"):
+            call(**what)
     except BaseException as error:  # noqa: BLE001 (SystemExit out of a plugin is a failure of that plugin)
         log.warning(
             "observer %s of plugin %s failed: %s: %s",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from crdbexport.errors import CrdbExportError, PluginError
 from crdbexport.pipeline.batches import with_record_ids
+from crdbexport.pipeline.spending import Spent
 from crdbexport.records import ENVELOPE, STREAMS, Gap, Stream
 from crdbexport.sinks.base import Batch
 from crdbexport.transforms.base import Transform
@@ -23,6 +24,7 @@ class NamedTransform:
     name: str
     plugin: str
     transform: Transform
+    spent: Spent = field(default_factory=Spent, compare=False)
 
     @property
     def renames(self) -> bool:
@@ -65,7 +67,8 @@ class TransformChain:
 
     def _applied(self, named: NamedTransform, stream: Stream, batch: Batch) -> pa.RecordBatch:
         try:
-            result = named.transform.apply(batch)
+            with named.spent.call(batches=1):
+                result = named.transform.apply(batch)
             broken = _broken_contract(named, stream, batch.data, result)
         except CrdbExportError:
             raise

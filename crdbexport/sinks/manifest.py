@@ -130,8 +130,12 @@ def lost_its_checksum(data: bytes) -> bool:
     return not fields.keys() <= set(Manifest.__struct_fields__)
 
 
-def write_manifest(manifest: Manifest, path: Path, *, via: Path) -> None:
-    """Let the manifest appear at `path`, whole and durable. Equal manifests give equal bytes."""
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The file that holds the manifest. Equal manifests give equal bytes."""
     document = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    data = document.removesuffix(_END) + b',\n  "checksum": "%s"\n}\n' % _checksum(document)
-    write_durably(data, path, via=via)
+    return document.removesuffix(_END) + b',\n  "checksum": "%s"\n}\n' % _checksum(document)
+
+
+def write_manifest(manifest: Manifest, path: Path, *, via: Path) -> None:
+    """Let the manifest appear at `path`, whole and durable."""
+    write_durably(encode_manifest(manifest), path, via=via)

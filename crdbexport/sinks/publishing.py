@@ -130,16 +130,7 @@ class Publication:
 
     def _refuse_to_supersede_better(self, manifest: Manifest) -> None:
         for kept in same_snapshot(self._lake, manifest):
-            if kept.complete and not manifest.complete:
-                better, why = "complete", "this run is incomplete"
-            elif kept.complete == manifest.complete and kept.extracted_at > manifest.extracted_at:
-                better, why = "newer", "this run was read earlier"
-            else:
-                continue
-            raise SnapshotKeptError(
-                f"{self._lake.root}: keeps the {better} snapshot of run {shown(kept.run_id)} for cluster "
-                f"{shown(kept.cluster)} at {kept.logical_time.isoformat()}; {why}, and was not published"
-            )
+            refuse_to_supersede(kept, manifest, str(self._lake.root))
 
     def _publish(self, manifest: Manifest) -> None:
         prepared = self._lake.prepared(self._stem)
@@ -150,3 +141,17 @@ class Publication:
             with logged_for_later("taking back what was renamed"):
                 withdraw(self._lake, self._stem, manifest)
             raise
+
+
+def refuse_to_supersede(kept: Manifest, manifest: Manifest, where: str) -> None:
+    """Raise SnapshotKeptError when `kept` is better than `manifest` of the same snapshot: complete, or read later."""
+    if kept.complete and not manifest.complete:
+        better, why = "complete", "this run is incomplete"
+    elif kept.complete == manifest.complete and kept.extracted_at > manifest.extracted_at:
+        better, why = "newer", "this run was read earlier"
+    else:
+        return
+    raise SnapshotKeptError(
+        f"{where}: keeps the {better} snapshot of run {shown(kept.run_id)} for cluster "
+        f"{shown(kept.cluster)} at {kept.logical_time.isoformat()}; {why}, and was not published"
+    )

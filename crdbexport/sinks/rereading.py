@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from io import BufferedReader
@@ -16,6 +17,8 @@ from crdbexport.records import STREAMS, Stream
 from crdbexport.sinks import jsonl, parquet
 from crdbexport.sinks.manifest import Manifest, ManifestFile
 
+# Copies of what was published to a bucket tell the attempts at a run apart.
+_ATTEMPT = re.compile(r"\A\.[0-9a-f]{16}(?=\.)")
 _READERS: dict[tuple[str, str], Callable[[BinaryIO, Stream], int]] = {
     ("parquet", ".parquet"): parquet.checked_rows,
     **{
@@ -38,6 +41,7 @@ def difference(opened: BufferedReader, file: ManifestFile) -> str:
 def rows_read_back(opened: BinaryIO, manifest: Manifest, file: ManifestFile) -> int:
     """The rows of a file, read back. Raises ValueError where they are not those that its manifest tells."""
     suffix = PurePosixPath(file.path).name.removeprefix(file_stem(manifest.cluster, manifest.run_id))
+    suffix = _ATTEMPT.sub("", suffix)
     reader, stream = _READERS.get((manifest.sink, suffix)), STREAMS.get(file.stream)
     if reader is None or stream is None:
         raise ValueError(f"stream {shown(file.stream)} of a {shown(manifest.sink)} sink is not known here")

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from crdbexport.disk import cause_of, storage_errors
 from crdbexport.errors import ConfigError, shown
-from crdbexport.file_names import escaped, file_stem
+from crdbexport.file_names import escaped, file_stem, snapshot_stem
 from crdbexport.sinks.findings import Finding, Tally, Verification
 from crdbexport.sinks.lake import Lake
 from crdbexport.sinks.manifest import Manifest, ManifestFile, decode_manifest, lost_its_checksum
@@ -159,7 +159,11 @@ def _unreadable(path: str, error: OSError) -> Finding:
 def _contradictions(manifest: Manifest, stem: str, data: bytes) -> Iterator[str]:
     if lost_its_checksum(data):
         yield "the manifest was changed, for it has no checksum any more"
-    if file_stem(manifest.cluster, manifest.run_id) != stem:
+    # In a bucket, and so in a copy of one, a manifest has the name of its snapshot.
+    if stem not in (
+        file_stem(manifest.cluster, manifest.run_id),
+        snapshot_stem(manifest.cluster, manifest.logical_time),
+    ):
         yield f"the manifest is that of run {shown(manifest.run_id)} of cluster {shown(manifest.cluster)}"
     if manifest.rows != {file.stream: file.rows for file in manifest.files}:
         yield "the rows by stream are not those of the files"

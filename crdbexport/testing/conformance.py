@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 
 from crdbexport.errors import ConfigError
 from crdbexport.sinks.base import Sink
-from crdbexport.testing.check import Check, NotApplicableError
+from crdbexport.testing.check import Check, CheckFailedError, NotApplicableError
 from crdbexport.testing.runner import CHECKS, try_check
 
 NOT_APPLICABLE = "not applicable: "
@@ -114,10 +115,18 @@ def _as_test(check: Check) -> Callable[[SinkConformance, Path], None]:
             try_check(check, self, tmp_path)
         except NotApplicableError as reason:
             pytest.skip(f"{NOT_APPLICABLE}{reason}")
+        except CheckFailedError as failure:
+            pytest.fail(_told(check, failure), pytrace=False)
 
     test.__name__ = f"test_{check.name}"
     test.__doc__ = check.claim
     return _marked_slow(test) if check.slow else test
+
+
+def _told(check: Check, failure: CheckFailedError) -> str:
+    """What the author reads: the finding and the claim, and of tracebacks only that of the sink's own error."""
+    cause = "".join(traceback.format_exception(failure.__cause__)) if failure.__cause__ else ""
+    return f"{failure}\n\nThe check `{check.name}` claims: {check.claim}\n{cause}"
 
 
 def _marked_slow(test: Any) -> Any:

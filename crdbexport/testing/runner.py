@@ -32,13 +32,14 @@ Verdict = Literal["passed", "failed", "not applicable"]
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What became of one check; `reason` says why it failed, or does not apply."""
+    """What became of one check; `claim` is what it tries, `reason` says why it failed, or does not apply."""
 
     name: str
     kind: str
     verdict: Verdict
     reason: str = ""
     seconds: float = 0.0
+    claim: str = ""
 
 
 def try_check(check: Check, kit: SinkConformance, base: Path) -> None:
@@ -81,7 +82,7 @@ def _result(check: Check, kit: SinkConformance, base: Path) -> Result:
         verdict, reason = "failed", str(failure)
     except Exception as error:  # noqa: BLE001 (whatever the author's own code raises is a finding, not an end)
         verdict, reason = "failed", f"{type(error).__name__}: {error}"
-    return Result(check.name, check.kind, verdict, reason, round(time.monotonic() - began, 3))
+    return Result(check.name, check.kind, verdict, reason, round(time.monotonic() - began, 3), check.claim)
 
 
 def _refuse_bad_exemptions(kit: SinkConformance) -> None:

@@ -45,6 +45,7 @@ OPTIONS: dict[str, tuple[str, str, Any]] = {
     "report": ("r.json", '"r.json"', "r.json"),
     "state_dir": ("/state", '"/state"', Path("/state")),
     "no_plugins": ("1", "true", True),
+    "plugin": ("/a.py:/b.py", '["/a.py", "/b.py"]', (Path("/a.py"), Path("/b.py"))),
     "log_format": ("json", '"json"', "json"),
     "quiet": ("1", "true", True),
     "verbose": ("2", "2", 2),

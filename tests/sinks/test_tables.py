@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from crdbexport import ConfigError, Coverage, SinkRefusedError
+from crdbexport.selection import Selection
+from crdbexport.sinks.tables import PresentState, commit_id, fields_to_add, plain_type, refuse_unwritable, shaped, waits
+from crdbexport.testing import records, sample_run
+
+RUN = sample_run(streams=["databases"])
+SCHEMA = RUN.streams["databases"]
+
+
+def staying(state: PresentState, held: pa.RecordBatch) -> list[str]:
+    names: list[str] = state.staying(held).column("database_name").to_pylist()
+    return names
+
+
+def test_the_id_of_a_commit_tells_runs_and_clusters_apart() -> None:
+    pairs = [("a", "b"), ("a", "c"), ("c", "b"), ("a\0", "b"), ("ab", ""), ("", "ab")]
+    ids = {commit_id(sample_run(run_id, cluster=cluster)) for cluster, run_id in pairs}
+    assert len(ids) == len(pairs)
+    assert commit_id(sample_run("r1", cluster="c1")) == commit_id(sample_run("r1", cluster="c1", streams=["tables"]))
+
+
+def test_rows_stay_where_the_run_did_not_look_unless_it_brings_them() -> None:
+    unread = Coverage(Selection(), frozenset({("database_0",), ("database_1",)}))
+    state = PresentState(unread, [records("databases", 1, run=RUN, first=1)])
+    assert staying(state, records("databases", 3, run=RUN)) == ["database_0"]
+
+
+def test_no_row_stays_where_the_run_looked_everywhere() -> None:
+    assert staying(PresentState(Coverage(Selection()), []), records("databases", 3, run=RUN)) == []
+
+
+@pytest.mark.parametrize("coverage", [None, Coverage(Selection(), known=False)])
+def test_every_other_row_stays_where_nothing_is_known(coverage: Coverage | None) -> None:
+    state = PresentState(coverage, [records("databases", 1, run=RUN, first=1)])
+    assert staying(state, records("databases", 3, run=RUN)) == ["database_0", "database_2"]
+
+
+def test_a_table_lacks_what_the_stream_has_gained() -> None:
+    held = pa.schema([field for field in SCHEMA if field.name != "store_ids"])
+    assert [field.name for field in fields_to_add("databases", SCHEMA, held)] == ["store_ids"]
+
+
+@pytest.mark.parametrize(
+    ("held", "complaint"),
+    [
+        (SCHEMA.set(5, pa.field("database_name", pa.int64())), '"database_name" has the type int64 and not string'),
+        (SCHEMA.remove(SCHEMA.get_field_index("record_id")), '"record_id" is missing'),
+        (SCHEMA.append(pa.field("mine", pa.string(), nullable=False)), '"mine" takes no nulls'),
+    ],
+)
+def test_a_table_that_cannot_take_the_stream_is_refused_by_column(held: pa.Schema, complaint: str) -> None:
+    with pytest.raises(SinkRefusedError, match=f'table "databases": column {complaint}.*rename the table'):
+        fields_to_add("databases", SCHEMA, held)
+
+
+@pytest.mark.parametrize(
+    ("held", "declared"),
+    [
+        (pa.large_string(), pa.string()),
+        (pa.string_view(), pa.string()),
+        (pa.large_list(pa.large_string()), pa.list_(pa.string())),
+        (pa.timestamp("us", "+00:00"), pa.timestamp("us", "UTC")),
+    ],
+)
+def test_layouts_of_a_type_are_one_type(held: pa.DataType, declared: pa.DataType) -> None:
+    assert plain_type(held) == declared
+
+
+@pytest.mark.parametrize("other", [pa.timestamp("us"), pa.timestamp("us", "CET"), pa.int32(), pa.binary()])
+def test_other_types_stay_other_types(other: pa.DataType) -> None:
+    assert plain_type(other) == other
+
+
+def test_a_batch_takes_the_columns_of_a_schema_with_null_for_what_it_lacks() -> None:
+    batch = records("databases", 2, run=RUN)
+    wanted = pa.schema([pa.field("mine", pa.int64()), SCHEMA.field("database_name")])
+    assert shaped(batch, wanted).to_pydict() == {"mine": [None, None], "database_name": ["database_0", "database_1"]}
+
+
+def test_a_directory_in_which_nothing_can_be_written_is_refused_and_another_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, complaint in ((Path("/proc/lake"), "cannot be written"), (tmp_path / "file" / "lake", "not a directory")):
+        with pytest.raises(ConfigError, match=f"root {path}.*{complaint}"):
+            refuse_unwritable(path, "root")
+    refuse_unwritable(tmp_path / "new" / "lake", "root")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_waits_grow_and_end() -> None:
+    told = list(waits())
+    assert 0 < told[0] < told[4] < told[-1] <= 5
+    assert sum(told) < 60
