@@ -1,0 +1,46 @@
+"""The sink under test, for `crdbexport plugins conformance deltalake` and for pytest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from crdbexport import Sink
+from crdbexport.config import Secret
+from crdbexport.testing import Capabilities, SinkConformance
+from crdbexport_deltalake.sink import DeltaLakeSink
+
+FORKED = (
+    "the kit forks this process, and delta-rs does not work in a fork of a process that has used it; "
+    "tests/test_processes.py kills, and leaves without room, processes that were started anew"
+)
+
+
+class DeltaLakeConformance(SinkConformance):
+    """Every run stays."""
+
+    capabilities = Capabilities(append_only=True)
+    not_applicable: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("crash_in_commit", "crash_while_replacing", "crash_after_commit", "disk_full"), FORKED
+    )
+    wrong_options: ClassVar[dict[str, Any]] = {"root": "/dev/null/lake", "mode": "replace"}
+    mode: ClassVar[Literal["append", "merge"]] = "append"
+
+    def make_sink(self, place: Path) -> Sink:
+        options = {"aws_secret_access_key": Secret(self.canary)}
+        return DeltaLakeSink(DeltaLakeSink.Config(root=str(place / "lake"), mode=self.mode, storage_options=options))
+
+    def read_back(self, place: Path) -> dict[str, list[dict[str, Any]]]:
+        from deltalake import DeltaTable
+
+        tables = [each.parent for each in (place / "lake").glob("*/_delta_log")]
+        return {each.name: pa.table(DeltaTable(each).scan()).to_pylist() for each in tables}
+
+
+class MergeConformance(DeltaLakeConformance):
+    """The present state stays."""
+
+    capabilities = Capabilities(upsert=True)
+    mode: ClassVar[Literal["append", "merge"]] = "merge"

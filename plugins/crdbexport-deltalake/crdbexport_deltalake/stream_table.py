@@ -1,0 +1,167 @@
+"""The Delta table of one stream: what it must be, and bringing a run into it in one commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crdbexport import Artifact, Run, SinkError
+from crdbexport.disk import private_file, storage_errors
+from crdbexport.redaction import without_credentials
+from crdbexport.sinks.tables import Delivery, commit_id, fields_to_add, refuse_undoing, shaped, waits
+from crdbexport_deltalake.place import Place, cause_of, errors_at
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+ROW_GROUP_ROWS = 122_880
+
+
+class ConflictError(Exception):
+    """Another process has committed to the table meanwhile."""
+
+
+@dataclass(frozen=True)
+class StreamTable:
+    """The table of one stream below a place."""
+
+    place: Place
+    stream: str
+    schema: pa.Schema
+
+    @property
+    def location(self) -> str:
+        return self.place.of(self.stream)
+
+    def check(self) -> None:
+        """Refuse a store that cannot be read, and a table that cannot take the stream; none at all can."""
+        with errors_at(self.location):
+            if table := self._loaded(impatient=True):
+                self._fits(table)
+
+    def publish(self, delivery: Delivery) -> Artifact:
+        """Bring the records into the table in one commit, unless the run has one there; answers what is there."""
+        rows = delivery.staging.rows(self.stream)
+        with errors_at(self.location):
+            for wait in waits():
+                try:
+                    size = self._tried(delivery)
+                    return Artifact(without_credentials(self.location), self.stream, rows, size)
+                except ConflictError as conflict:
+                    cause = str(conflict)
+                    time.sleep(wait)
+        raise SinkError(
+            f"{without_credentials(self.location)}: others commit to the table all the time ({cause}); "
+            "run the same command again when they are done"
+        )
+
+    def _tried(self, delivery: Delivery) -> int | None:
+        """One attempt; answers the bytes that it added, where they are known."""
+        from deltalake.exceptions import DeltaError
+
+        table = self._loaded() or self._made()
+        if table.transaction_version(commit_id(delivery.run)) is not None:
+            return None
+        self._fits(table)
+        before = table.version()
+        files = _sizes(table)
+        try:
+            self._write(table, delivery)
+        except DeltaError as error:
+            now = self._loaded()
+            if now is not None and now.version() > before:
+                raise ConflictError(cause_of(error)) from error
+            raise
+        table.update_incremental()
+        if table.version() != before + 1:
+            return None  # Somebody else's files are among the new ones.
+        return sum(size for path, size in _sizes(table).items() if path not in files)
+
+    def _write(self, table: DeltaTable, delivery: Delivery) -> None:
+        from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
+
+        transaction = Transaction(commit_id(delivery.run), 1, time.time_ns() // 1_000_000)
+        rules: dict[str, Any] = {"mode": "append"}
+        batches = delivery.batches(self.stream)
+        schema = self.schema
+        if delivery.replaces:
+            only = "cluster = '" + delivery.run.cluster.replace("'", "''") + "'"
+            self._refuse_undoing(table, delivery.run, only)
+            rules = {"mode": "overwrite", "predicate": only}
+            schema = pa.schema([*schema, *(each for each in _arrow_schema(table) if each.name not in schema.names)])
+            batches = self._present(table, delivery, only, schema)
+        write_deltalake(
+            table,
+            pa.RecordBatchReader.from_batches(schema, (shaped(each, schema) for each in batches)),
+            schema_mode="merge",
+            commit_properties=CommitProperties(app_transactions=[transaction]),
+            writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS),
+            **rules,
+        )
+
+    def _present(self, table: DeltaTable, delivery: Delivery, only: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """What the table shall hold of the cluster: what the run brings, and what it did not look for."""
+        state = delivery.present_state(self.stream)
+        held = pa.RecordBatchReader.from_stream(table.scan(predicate=only))
+        # Read before anything is written: delta-rs cannot read within a write.
+        path = delivery.staging.directory / f"{self.stream}.staying"
+        with storage_errors(path), private_file(path) as file, pa.ipc.new_stream(file, schema) as writer:
+            for batch in held:
+                writer.write_batch(state.staying(shaped(batch, schema)))
+        return chain(delivery.batches(self.stream), _read(path))
+
+    def _refuse_undoing(self, table: DeltaTable, run: Run, only: str) -> None:
+        held = pa.RecordBatchReader.from_stream(table.scan(columns=["extracted_at"], predicate=only))
+        latest = [pc.max(batch.column(0)).as_py() for batch in held if batch.num_rows]
+        if latest and max(latest) > run.extracted_at:
+            raise refuse_undoing(run, self.stream)
+
+    def _fits(self, table: DeltaTable) -> None:
+        fields_to_add(self.stream, self.schema, _arrow_schema(table))
+
+    def _loaded(self, *, impatient: bool = False) -> DeltaTable | None:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        if self.place.directory and not (self.place.directory / self.stream / "_delta_log").is_dir():
+            return None
+        try:
+            return DeltaTable(self.location, storage_options=self.place.storage_options(impatient=impatient))
+        except TableNotFoundError as error:
+            if "scheme" in str(error):
+                raise
+            return None
+
+    def _made(self) -> DeltaTable:
+        """A new table; without rows, for only one process can bring the first of them into a table that is there."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        try:
+            options = self.place.storage_options()
+            return DeltaTable.create(self.location, self.schema, mode="ignore", storage_options=options)
+        except DeltaError as error:
+            if self._loaded() is None:
+                raise
+            raise ConflictError(cause_of(error)) from error
+
+
+def _read(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        yield from reader
+
+
+def _arrow_schema(table: DeltaTable) -> pa.Schema:
+    return pa.schema(table.schema().to_arrow())
+
+
+def _sizes(table: DeltaTable) -> dict[str, int]:
+    files = pa.table(table.get_add_actions(flatten=True))
+    return dict(zip(files.column("path").to_pylist(), files.column("size_bytes").to_pylist(), strict=True))

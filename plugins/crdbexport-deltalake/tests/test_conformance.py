@@ -1,0 +1,16 @@
+"""The sink passes crdbexport's own kit."""
+
+from __future__ import annotations
+
+import pytest
+from crdbexport_deltalake.conformance import DeltaLakeConformance, MergeConformance
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class TestAppend(DeltaLakeConformance):
+    pass
+
+
+class TestMerge(MergeConformance):
+    pass
