@@ -1,0 +1,16 @@
+"""The sink passes crdbexport's own kit."""
+
+from __future__ import annotations
+
+import pytest
+from crdbexport_iceberg.conformance import IcebergConformance, MergeConformance
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class TestAppend(IcebergConformance):
+    pass
+
+
+class TestMerge(MergeConformance):
+    pass
