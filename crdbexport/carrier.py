@@ -24,9 +24,9 @@ NOT_TO_BE_ADDED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 class Carrier(httpx.AsyncBaseTransport):
     """A pool of at most `connections`. It follows nothing, decodes nothing, and keeps no cookies.
 
-    Certificates are verified with `tls`. With `trust_env` it uses the proxies that the environment names. A request names
-    its path and query by the extension `target`; of the timeouts in its extensions the one to connect is kept. Raises what httpx raises: `ConnectTimeout`,
-    `ConnectError`, `RemoteProtocolError`.
+    Certificates are verified with `tls`. With `trust_env` it uses the proxies that the environment names. A request
+    names its path and query by the extension `target`; of the timeouts in its extensions the one to connect is kept.
+    Raises what httpx raises: `ConnectTimeout`, `ConnectError`, `RemoteProtocolError`.
     """
 
     def __init__(self, *, connections: int, tls: ssl.SSLContext, trust_env: bool) -> None:

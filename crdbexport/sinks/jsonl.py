@@ -18,7 +18,7 @@ from crdbexport.errors import ConfigError, OutputClosedError
 from crdbexport.records import Stream
 from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
 from crdbexport.sinks.directory import DirectorySink
-from crdbexport.sinks.json_lines import json_rows
+from crdbexport.sinks.json_lines import json_lines
 
 STANDARD_OUTPUT = "-"
 SUFFIXES = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
@@ -88,7 +88,7 @@ class JsonLinesFile:
         self._lines = self._file if plain else pa.CompressedOutputStream(self._file, compression)
 
     def write(self, data: pa.RecordBatch) -> None:
-        self._lines.write(b"".join(row + b"\n" for row in json_rows(data)))
+        self._lines.write(json_lines(data))
 
     def close(self) -> None:
         """Write what the compression still holds; the file is closed even when that fails."""
@@ -153,11 +153,11 @@ class StandardOutput(Sink):
         self._bytes = Counter()
 
     def write(self, batch: Batch) -> None:
-        lines = b"".join(row + b"\n" for row in json_rows(batch.data, stream=batch.stream))
+        lines = json_lines(batch.data, stream=batch.stream)
         with storage_errors(Path("standard output")):
             _print(lines)
         self._rows[batch.stream] += batch.data.num_rows
-        self._bytes[batch.stream] += len(lines)
+        self._bytes[batch.stream] += lines.size
 
     def commit(self, outcome: Outcome) -> Receipt:
         artifacts = tuple(
@@ -169,7 +169,7 @@ class StandardOutput(Sink):
         """Lines that were written stay written; a reader learns of the failure from the exit code."""
 
 
-def _print(lines: bytes) -> None:
+def _print(lines: pa.Buffer) -> None:
     try:
         sys.stdout.buffer.write(lines)
         sys.stdout.buffer.flush()
