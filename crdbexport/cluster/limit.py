@@ -105,9 +105,8 @@ class AdaptiveLimit:
     ) -> None:
         self._leave()
 
-    def answered(self, kind: Hashable, seconds: float) -> None:
-        """An answer came, of whatever worth, after so long."""
-        now = self._clock()
+    def answered(self, kind: Hashable, seconds: float, now: float) -> None:
+        """An answer came now, of whatever worth, after so long."""
         if now - seconds < self._changed:
             return  # It was asked for under another limit.
         self._kinds.setdefault(kind, _Kind()).add(seconds)

@@ -18,6 +18,8 @@ class Pace:
     _next: float = 0.0
 
     async def turn(self) -> None:
+        if not self._next and not self.per_second:
+            return
         now = self.clock()
         mine = max(self._next, now)
         if self.per_second:

@@ -134,7 +134,8 @@ class ClusterTransport:
         began = _now()
         try:
             reply = await self._send(endpoint, headers, content)
-            self.limit.answered(endpoint.kind, _now() - began)
+            now = _now()
+            self.limit.answered(endpoint.kind, now - began, now)
             return judge(reply)
         except BaseException as error:
             self.counts.failed += 1

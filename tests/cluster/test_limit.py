@@ -112,7 +112,7 @@ def load(server: Server, *, seconds: float = 20, ceiling: int = CEILING, fixed: 
                     began = now()
                     wrong = await server.ask()
                     if not fixed:
-                        limit.answered("a kind", now() - began)
+                        limit.answered("a kind", now() - began, now())
                         if wrong:
                             limit.pushed_back(wrong)
 
@@ -194,7 +194,7 @@ def test_kinds_that_differ_in_latency_do_not_pass_for_trouble() -> None:
                 kind, seconds = ("list", 0.4) if int(now()) % 5 == 0 and number % 2 else ("details", 0.02)
                 async with limit:
                     await asyncio.sleep(seconds)
-                    limit.answered(kind, seconds)
+                    limit.answered(kind, seconds, now())
 
         await asyncio.gather(*[work(number) for number in range(CEILING)])
         return limit.value
