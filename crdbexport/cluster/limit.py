@@ -1,10 +1,10 @@
 """How many requests may be under way: as many as the cluster answers without becoming slower, and no more.
 
 After the adaptive request concurrency of Vector: up by one a round trip while the latency holds, down to nine tenths
-when the cluster pushes back or becomes slower. Two things differ. Until the first sign of trouble the limit doubles,
-for most exports are over before single steps would have come far. And a latency is held against the best that requests
-of the same kind have seen, so that a queue that grows slowly is not taken for how things are; what half as many
-requests did not mend is not of our making, and is taken as it is.
+when the cluster pushes back or becomes slower. Two things differ. At first the limit doubles, for most exports are over
+before single steps would have come far. And a latency is held against the best that requests of the same kind have
+seen, so that a queue that grows slowly is not taken for how things are; what half as many requests did not mend is not
+of our making, and is taken as it is.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from types import TracebackType
 from crdbexport.report import ConcurrencyCounts, Lowered
 
 INITIAL = 2
+DOUBLES_UP_TO = 8
+"""Beyond that a doubling that goes too far would hurt others."""
 DECREASE = 0.9
 SMOOTHING = 0.1
 """The weight of the latest round trip in the usual latency of a kind; Vector's 0.4 takes luck for the best there is."""
 LEAST_ANSWERS = 4
 """A round trip tells something of the latency when it brought so many answers."""
+ENOUGH_ANSWERS = 30
+"""The first ones may have been lucky."""
 SLOWER = 1.25
 """By what factor answers may be slower than the best ones before the limit goes down."""
 DEVIATIONS = 2.5
@@ -40,6 +44,8 @@ class _Kind:
     best: float = 0.0
     usual: float = 0.0
     latest: float = 0.0
+    round_trips: int = 0
+    seen: int = 0
     answers: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -52,8 +58,10 @@ class _Kind:
     def close(self) -> tuple[float, float, float]:
         """Of this round trip: the seconds that it took, what the best would have taken, and the variance."""
         self.latest = mean = max(self.total / self.answers, LEAST_SECONDS)
-        self.usual = mean if not self.usual else self.usual + SMOOTHING * (mean - self.usual)
-        self.best = min(self.best or self.usual, self.usual)
+        self.round_trips += 1
+        self.usual += max(SMOOTHING, 1 / self.round_trips) * (mean - self.usual)
+        self.seen += self.answers
+        self.best = min(self.best, self.usual) if self.seen > ENOUGH_ANSWERS else self.usual
         closed = (mean * self.answers, self.best * self.answers, max(0.0, self.squares - mean * mean * self.answers))
         self.answers, self.total, self.squares = 0, 0.0, 0.0
         return closed
@@ -74,7 +82,7 @@ class AdaptiveLimit:
         self._doubling = True
         self._answers = 0
         self._round_trip = 0.0
-        self._began = self._changed = clock()
+        self._began = self._counts_from = clock()
         self._reached = self._lowered = False
         self._slow_since: float | None = None
         self._account = _Account(counts or ConcurrencyCounts(), clock)
@@ -107,8 +115,8 @@ class AdaptiveLimit:
 
     def answered(self, kind: Hashable, seconds: float, now: float) -> None:
         """An answer came now, of whatever worth, after so long."""
-        if now - seconds < self._changed:
-            return  # It was asked for under another limit.
+        if now < self._counts_from:
+            return  # Of those that were asked for since the limit changed, the quick ones come first.
         self._kinds.setdefault(kind, _Kind()).add(seconds)
         self._answers += 1
         if self._answers >= max(LEAST_ANSWERS, self.places) and now - self._began >= self._round_trip:
@@ -142,7 +150,11 @@ class AdaptiveLimit:
         elif slower_by <= bearable / 2:
             self._slow_since = None
             if reached:
-                self._set(self.value * 2 if self._doubling else self.value + 1)
+                self._raise()
+
+    def _raise(self) -> None:
+        self._doubling = self._doubling and self.value < DOUBLES_UP_TO
+        self._set(min(self.value * 2, DOUBLES_UP_TO) if self._doubling else self.value + 1)
 
     def _slow_down(self) -> None:
         self._slow_since = self._slow_since or self.value
@@ -162,10 +174,9 @@ class AdaptiveLimit:
         self._doubling = False
 
     def _set(self, value: float) -> None:
-        before = self.places
-        self.value = min(max(value, 1.0), float(self._ceiling))
-        if self.places != before:
-            self._changed = self._clock()
+        before, self.value = self.value, min(max(value, 1.0), float(self._ceiling))
+        if not 0 <= self.value - before <= 1:
+            self._began = self._counts_from = self._clock() + self._round_trip
         self._account.note(self.places)
         self._let_in()
 
