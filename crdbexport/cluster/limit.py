@@ -61,7 +61,7 @@ class _Kind:
         self.round_trips += 1
         self.usual += max(SMOOTHING, 1 / self.round_trips) * (mean - self.usual)
         self.seen += self.answers
-        self.best = min(self.best, self.usual) if self.seen > ENOUGH_ANSWERS else self.usual
+        self.best = min(self.best, self.usual) if self.best and self.seen > ENOUGH_ANSWERS else self.usual
         closed = (mean * self.answers, self.best * self.answers, max(0.0, self.squares - mean * mean * self.answers))
         self.answers, self.total, self.squares = 0, 0.0, 0.0
         return closed

@@ -248,3 +248,11 @@ def limit_at(places: int) -> tuple[AdaptiveLimit, list[float]]:
     limit = AdaptiveLimit(CEILING, lambda: clock[0])
     limit.value = float(places)
     return limit, clock
+
+
+def test_a_first_look_at_many_answers_is_as_good_as_any() -> None:
+    limit, clock = limit_at(CEILING)
+    for _ in range(3 * CEILING):
+        clock[0] += 0.01
+        limit.answered("a kind", 0.02, clock[0])
+    assert limit.places == CEILING
