@@ -277,6 +277,7 @@ def test_a_port_where_nobody_listens_is_no_connection() -> None:
     assert caught.value.trouble == "connect"
 
 
+@pytest.mark.slow
 def test_a_host_that_lets_nobody_in_is_no_connection_even_where_the_deadline_is_short() -> None:
     async def main() -> None:
         with a_socket() as listening:

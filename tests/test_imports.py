@@ -87,6 +87,7 @@ def test_every_public_name_is_there() -> None:
         _ = crdbexport.Snik
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "doors"),
     [

@@ -92,6 +92,7 @@ def test_lists_and_details_name_the_same_tables_by_the_same_unique_ids() -> None
     assert len(seen) == SMALL.tables
 
 
+@pytest.mark.slow
 def test_an_export_comes_out_with_the_rows_that_the_workload_promises(export: Callable[..., RunReport]) -> None:
     async def run(port: int) -> RunReport:
         return await asyncio.to_thread(export, f"http://127.0.0.1:{port}")
@@ -211,6 +212,7 @@ def test_the_command_line_of_a_server_says_how_it_behaves() -> None:
     assert told == ["--databases=5", "--tables=20", "--latency-seconds=0.02", "--knee=8"]
 
 
+@pytest.mark.slow
 def test_a_bystander_asks_on_time_however_slow_the_answers_are() -> None:
     async def run(port: int) -> list[float]:
         bystander = Bystander(f"http://127.0.0.1:{port}")

@@ -47,6 +47,7 @@ def below_comment(path: Path) -> bytes:
     return recorded
 
 
+@pytest.mark.slow
 def test_a_native_cluster_is_recorded_readable_and_without_its_address_and_credentials(
     serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def cluster(serve: Any) -> str:
     return url
 
 
+@pytest.mark.slow
 def test_a_cluster_is_recorded_without_its_address_and_credentials(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def test_a_cluster_is_recorded_without_its_address_and_credentials(
     assert f"username={PLACEHOLDER}&password={PLACEHOLDER}" in text
 
 
+@pytest.mark.slow
 def test_a_session_that_was_brought_is_not_recorded(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

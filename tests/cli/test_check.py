@@ -38,6 +38,7 @@ def test_a_check_tells_what_an_export_would_meet(run_cli: Run, cluster: list[str
     assert (app.logins, app.logouts) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_check_foretells_the_number_of_requests(run_cli: Run, cluster: list[str], app: Sandbox) -> None:
     told = run_cli("check", *cluster).out
     asked = app.hits.total()
@@ -95,6 +96,7 @@ def test_a_check_needs_no_cluster_to_be_tried_out(run_cli: Run) -> None:
     assert "cluster sandbox at http://127.0.0.1:" in ran.out
 
 
+@pytest.mark.slow
 def test_what_could_be_read_is_told_part_by_part(run_cli: Run, cluster: list[str], checked: Run) -> None:
     parts = (
         "lists of tables: 2 of 2 read\ngrants of databases: 2 of 2 read\ndetails of one table a database: 2 of 2 read\n"
@@ -173,6 +175,7 @@ def test_an_account_of_the_documented_form_lacks_admin(run_cli: Run, serve: Call
     assert ran.out.split(HEADER)[1].splitlines()[1:] == ['GRANT admin TO "exporter";']
 
 
+@pytest.mark.slow
 def test_grants_are_shown_to_whoever_asks_for_more(checked: Run) -> None:
     assert HEADER not in checked("v25").out
     statements = checked("v25", "-v").out.split(HEADER)[1]

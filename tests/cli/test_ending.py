@@ -64,6 +64,7 @@ def test_machines_hear_of_a_failing_sink_when_it_fails_and_of_the_run_at_its_end
     assert (events[-1]["event"], events[-1]["exit_code"]) == ("run_error", 3)
 
 
+@pytest.mark.slow
 def test_every_line_for_machines_says_of_which_run_it_is(
     run_cli: Run, cluster: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_run_that_cannot_begin_is_named_too(run_cli: Run, cluster: list[str], 
     assert (ran.exit_code, event["run_id"], event["cluster"]) == (2, "r1", "c1")
 
 
+@pytest.mark.slow
 def test_the_hint_at_another_run_is_a_line_of_this_one(run_cli: Run, cluster: list[str], tmp_path: Path) -> None:
     from crdbexport.config import ExportConfig
     from crdbexport.pipeline.state import RunRecord, RunState

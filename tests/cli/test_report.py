@@ -21,6 +21,7 @@ def checked(document: str | bytes) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_the_report_goes_to_a_file(run_cli: Run, cluster: list[str], tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     ran = run_cli("export", *cluster, "--sink", f"parquet:{tmp_path / 'lake'}", "--report", str(path), "--run-id", "r1")
@@ -30,6 +31,7 @@ def test_the_report_goes_to_a_file(run_cli: Run, cluster: list[str], tmp_path: P
     assert report["streams"]["tables"]["extracted"] == 8
 
 
+@pytest.mark.slow
 def test_the_report_is_alone_on_standard_output(run_cli: Run, cluster: list[str], tmp_path: Path) -> None:
     ran = run_cli("export", *cluster, "--sink", f"parquet:{tmp_path / 'lake'}", "--report", "-")
     report = checked(ran.out)

@@ -50,6 +50,7 @@ def manifests(lake: Path) -> list[str]:
     return sorted(path.name for path in (lake / "_manifests").iterdir())
 
 
+@pytest.mark.slow
 def test_runs_are_listed_with_what_became_of_them(
     run_cli: Run, export: Callable[..., Ran], cut_short: Callable[..., Ran]
 ) -> None:
@@ -66,6 +67,7 @@ def test_runs_are_listed_with_what_became_of_them(
     assert re.fullmatch(r"\d+ records, keeps 0\.\d MiB", second[4])
 
 
+@pytest.mark.slow
 def test_a_list_for_programs_is_one_document(run_cli: Run, export: Callable[..., Ran], tmp_path: Path) -> None:
     export("r1", "--keep-spool")
     [run] = json.loads(run_cli("runs", "list", "--json").out)
@@ -81,12 +83,14 @@ def test_an_empty_state_directory_is_said_to_be(run_cli: Run, tmp_path: Path) ->
     assert json.loads(run_cli("runs", "list", "--json").out) == []
 
 
+@pytest.mark.slow
 def test_runs_of_another_cluster_are_left_out_on_demand(run_cli: Run, export: Callable[..., Ran]) -> None:
     export("r1")
     assert run_cli("runs", "list", "--cluster", "c1").out
     assert run_cli("runs", "list", "--cluster", "c2").out == ""
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_with_the_way_on(
     run_cli: Run, export: Callable[..., Ran], cut_short: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -102,6 +106,7 @@ def test_a_run_is_shown_with_the_way_on(
     assert half.endswith("the same crdbexport export command with --run-id half goes on where it stopped\n")
 
 
+@pytest.mark.slow
 def test_a_run_at_work_is_shown_as_running(run_cli: Run, export: Callable[..., Ran], tmp_path: Path) -> None:
     export("r1")
     with closing(RunState(tmp_path / "state", "c1", "r1")):
@@ -115,6 +120,7 @@ def test_a_run_that_is_not_known_is_exit_2(run_cli: Run, command: list[str]) -> 
     assert ran.err.startswith('error: no run "r9" is known in ')
 
 
+@pytest.mark.slow
 def test_a_journal_that_cannot_be_read_is_warned_about_and_hides_no_run(
     run_cli: Run, export: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -130,6 +136,7 @@ def test_a_journal_that_cannot_be_read_is_warned_about_and_hides_no_run(
     assert "c1.r1/journal.db: damaged" in ran.err
 
 
+@pytest.mark.slow
 def test_a_kept_run_is_delivered_to_a_sink_that_comes_later(
     run_cli: Run, export: Callable[..., Ran], app: Sandbox, tmp_path: Path
 ) -> None:
@@ -149,6 +156,7 @@ def test_a_kept_run_is_delivered_to_a_sink_that_comes_later(
     assert app.hits.total() == asked
 
 
+@pytest.mark.slow
 def test_a_run_that_keeps_nothing_is_exit_2(run_cli: Run, export: Callable[..., Ran], tmp_path: Path) -> None:
     export("r1")
     ran = run_cli("runs", "deliver", "r1", "--sink", f"late=jsonl:{tmp_path / 'lines'}")
@@ -156,12 +164,14 @@ def test_a_run_that_keeps_nothing_is_exit_2(run_cli: Run, export: Callable[..., 
     assert "is delivered and keeps no records; export with --keep-spool" in ran.err
 
 
+@pytest.mark.slow
 def test_letters_that_nobody_refused_are_exit_2(run_cli: Run, export: Callable[..., Ran], tmp_path: Path) -> None:
     export("r1", "--keep-spool")
     ran = run_cli("runs", "deliver", "r1", "--dead-letters", "--sink", f"parquet:{tmp_path / 'lake'}")
     assert (ran.exit_code, ran.err) == (2, 'error: sink parquet has no dead letters of run "r1"\n')
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_pointed_out_to_whoever_gives_no_run_id(
     run_cli: Run, export: Callable[..., Ran], cut_short: Callable[..., Ran], cluster: list[str], tmp_path: Path
 ) -> None:
@@ -175,6 +185,7 @@ def test_an_unfinished_run_is_pointed_out_to_whoever_gives_no_run_id(
     assert "did not come to its end" not in run_cli("export", *cluster, *sink).err
 
 
+@pytest.mark.slow
 def test_nothing_is_cleared_away_where_there_is_no_litter(
     run_cli: Run, export: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -184,6 +195,7 @@ def test_nothing_is_cleared_away_where_there_is_no_litter(
     assert manifests(tmp_path / "lake") == ["c1.r1.json"]
 
 
+@pytest.mark.slow
 def test_litter_goes_from_the_state_and_from_each_lake(
     run_cli: Run, export: Callable[..., Ran], cut_short: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -211,6 +223,7 @@ def test_litter_goes_from_the_state_and_from_each_lake(
     assert [run["resumable"] for run in json.loads(run_cli("runs", "list", "--json").out)] == [False, True]
 
 
+@pytest.mark.slow
 def test_old_snapshots_and_the_state_of_old_runs_go_on_demand(
     run_cli: Run, export: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -231,6 +244,7 @@ def test_old_snapshots_and_the_state_of_old_runs_go_on_demand(
     assert len(list((tmp_path / "lake").rglob("*.parquet"))) == 12
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_no_lake_is_exit_2_and_nothing_is_removed(
     run_cli: Run, export: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -251,6 +265,7 @@ def test_what_cannot_be_meant_is_exit_2(run_cli: Run, arguments: list[str]) -> N
     assert run_cli("runs", "gc", *arguments).exit_code == 2
 
 
+@pytest.mark.slow
 def test_names_of_runs_play_no_tricks_on_a_terminal(
     run_cli: Run, export: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def test_an_option_out_of_range_is_refused(run_cli: Run, option: list[str]) -> N
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_export_needs_nothing_but_the_sandbox(run_cli: Run, tmp_path: Path) -> None:
     ran = run_cli("export", "--sandbox", "--sink", f"parquet:{tmp_path / 'lake'}")
     assert (ran.exit_code, ran.out) == (0, "")

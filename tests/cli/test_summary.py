@@ -18,6 +18,7 @@ def reading_command(err: str) -> str:
     return command
 
 
+@pytest.mark.slow
 def test_the_summary_counts_what_was_published(run_cli: Run, cluster: list[str], tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     ran = run_cli("export", *cluster, "--sink", f"lake=parquet:{tmp_path}/lake", "--report", str(report), "--run-id=r1")

@@ -121,6 +121,7 @@ def test_a_silent_server_is_asked_for_its_health_before_it_is_given_up(read: Rea
     assert "GET health at http://cluster.test: no answer within 15 s" in str(run.error)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_for_a_moment_is_read_whole(read: Read) -> None:
     for death in (refuses, answers(503)):
         run = read(Server(documented(), death, 60, away_seconds=0.5))

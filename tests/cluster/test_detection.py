@@ -188,6 +188,7 @@ def test_an_insecure_cluster_is_read_without_a_login(detect: Detect) -> None:
     assert "a cluster without authentication takes --no-login" in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app", [Sandbox(World(1, 2)), native(), native(generation="v25")])
 def test_the_report_and_the_check_tell_the_dialect(
     app: ClusterApp, serve: Serve, export: Callable[..., Any], run_cli: Any, monkeypatch: pytest.MonkeyPatch

@@ -82,6 +82,7 @@ def test_every_object_is_told_in_order_with_everything_that_belongs_to_it(serve:
     assert {row[place] for stream, place in DETAILS.items() for row in read.rows(stream)} == {"fetched"}
 
 
+@pytest.mark.slow
 def test_the_order_is_the_same_whatever_the_concurrency(serve: Serve, extract: Any) -> None:
     told = {}
     for concurrency in (1, 4, 16):
@@ -178,6 +179,7 @@ def test_a_record_without_details_keeps_what_its_listing_told(serve: Serve, reco
     assert read.rows("columns") == []
 
 
+@pytest.mark.slow
 def test_a_late_answer_is_a_gap(serve: Serve, record: Any, extract: Any) -> None:
     rule = Rule(f"{LIST}/movr/grants", Delay(5))
     read = extract(serve(record(rule)), timeout=1.0, retry=RetryPolicy(attempts=1), streams=("database_grants",))

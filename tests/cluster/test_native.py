@@ -339,6 +339,7 @@ def test_a_check_looks_twice_at_what_fails(serve: Serve, settings: dict[str, Any
     assert result.run_requests == 3 + 2 + 2 * 3 + 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", ["v22", "v25"])
 def test_what_may_hold_data_of_users_is_in_no_byte_that_is_kept_or_published(
     generation: Any, serve: Serve, export: Callable[..., Any], tmp_path: Path

@@ -45,6 +45,7 @@ def grants_of(world: World, database: str, schema: str, name: str) -> list[tuple
     return [(grant.user, privilege) for grant in table.grants for privilege in grant.privileges]
 
 
+@pytest.mark.slow
 def test_ten_thousand_tables_cost_tens_of_requests(read: Read) -> None:
     app = Recording(World(20, 500))
     told = read(app, SIZES)

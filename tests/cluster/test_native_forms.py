@@ -48,6 +48,7 @@ def records(serve: Callable[[ClusterApp], str], in_session: Any) -> Callable[[st
     return run
 
 
+@pytest.mark.slow
 def test_all_forms_give_equal_records_in_every_field_that_they_can_tell(records: Callable[[str], Records]) -> None:
     told = {form: records(form) for form in FORMS}
     compared: dict[tuple[str, str], int] = {}

@@ -251,6 +251,7 @@ def test_by_name_every_addressable_record_is_equal_and_every_other_is_a_declared
     assert told.gaps == gaps
 
 
+@pytest.mark.slow
 def test_by_id_every_grant_and_measure_is_equal_and_every_other_record_is_a_declared_gap(
     published: Callable[[bool], Published],
 ) -> None:
@@ -307,6 +308,7 @@ def assert_grants_are_of(read: dict[Key, int], told: Published) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metadata", [False, True])
 def test_no_default_expression_or_statement_is_published(
     published: Callable[[bool], Published], metadata: bool, tmp_path: Path

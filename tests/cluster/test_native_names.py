@@ -10,6 +10,7 @@ from crdbexport.sandbox.native.names import listed, resolved
 NAMES = st.text(max_size=12) | st.sampled_from(["users", "Users", "a.b", 'a"b', '""', ".", "", "order", "größe", "a b"])
 
 
+@pytest.mark.slow
 @given(NAMES, NAMES)
 @example("", "")
 @example('"', '."."')

@@ -160,6 +160,7 @@ def test_an_answer_that_is_lost_starts_nothing_twice(refreshed: Any, waiting: Wa
     assert waiting.now == 0.25
 
 
+@pytest.mark.slow
 def test_a_job_without_an_end_is_left_after_an_hour(
     refreshed: Any, waiting: Waiting, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_cancelled_wait_ends_at_once(serve: Serve, in_session: Any, waiting: W
     assert refresh.share is None
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_waiting_and_logs_out(serve: Serve, export: Callable[..., Any], waiting: Waiting) -> None:
     app, stop, seen = Cluster(waiting, cold_cache=True, job_seconds=1e9), Stop(), []
 
@@ -261,6 +263,7 @@ def test_a_server_of_the_documented_form_has_no_such_job(
     assert not any("metadata" in path for path in app.hits)
 
 
+@pytest.mark.slow
 def test_the_log_tells_the_beginning_and_the_end(serve: Serve, run_cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRDBEXPORT_PASSWORD", "demo")
     app = NativeSandbox(World(1, 2), quirks=Quirks(cold_cache=True, job_seconds=0.2))

@@ -439,6 +439,7 @@ SHAPES: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())

@@ -473,6 +473,7 @@ def test_a_retry_is_logged_with_its_endpoint_and_wait(
     assert (record.event, record.endpoint) == ("retry", "GET databases/movr")  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_health_can_be_asked_for_while_every_connection_waits(
     serve: Serve, in_session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

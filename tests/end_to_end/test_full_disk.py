@@ -19,6 +19,7 @@ def app() -> Sandbox:
     return Sandbox(World(4, 12), password="s3cret-canary")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 def test_a_full_disk_in_the_lake_publishes_nothing(
     app: Sandbox,
@@ -45,6 +46,7 @@ def test_a_full_disk_in_the_lake_publishes_nothing(
     assert app.hits.total() == requests
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_the_lake_spares_the_other_sink(
     app: Sandbox,
     serve: Callable[[Sandbox], str],
@@ -74,6 +76,7 @@ def test_a_disk_that_has_no_room_for_the_state_ends_a_run_before_it_begins(
     assert app.hits.total() == 0
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_with_the_state_publishes_nothing_and_keeps_what_was_answered(
     app: Sandbox,
     serve: Callable[[Sandbox], str],

@@ -30,6 +30,7 @@ def records(lake: Path, stream: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_lake_of_files_with_and_without_the_fields_reads(serve: Serve, export: Export, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     url = serve(NativeSandbox(World(1, 4)))
@@ -73,6 +74,7 @@ def test_what_was_asked_for_can_be_masked(
         assert all(len(bytes.fromhex(each)) == 16 for each in told)
 
 
+@pytest.mark.slow
 def test_what_is_published_is_what_the_server_sent(serve: Serve, export: Export, tmp_path: Path) -> None:
     app = NativeSandbox(World(1, 4))
     url = serve(app)

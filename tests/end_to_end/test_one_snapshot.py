@@ -75,6 +75,7 @@ def test_ten_runs_of_one_logical_time_leave_one_snapshot_and_no_reader_misses_it
     assert len(list(lake.rglob("*.parquet"))) == 6
 
 
+@pytest.mark.slow
 def test_another_logical_time_is_another_snapshot(
     serve: Callable[[Sandbox], str], export: Callable[..., RunReport], tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_another_logical_time_is_another_snapshot(
     assert len(list((tmp_path / "lake/_manifests").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_same_run_again_writes_nothing_new(
     serve: Callable[[Sandbox], str], export: Callable[..., RunReport], tmp_path: Path
 ) -> None:

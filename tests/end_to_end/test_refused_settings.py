@@ -217,6 +217,7 @@ def test_a_committed_run_does_not_change_its_target(
     assert f"sink lake has committed this run to parquet:{lake} already" in again.err
 
 
+@pytest.mark.slow
 def test_another_day_than_today_is_warned_about(url: str, run_cli: Callable[..., Any], arguments: Arguments) -> None:
     ran = run_cli(*arguments(url, "--logical-time", "2020-01-01"))
     assert ran.exit_code == 0

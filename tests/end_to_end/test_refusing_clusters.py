@@ -110,6 +110,7 @@ def test_a_session_of_the_environment_that_is_refused_says_where_it_came_from(
     assert app.logouts == 0
 
 
+@pytest.mark.slow
 def test_gaps_make_a_run_incomplete_unless_they_are_allowed(
     serve: Callable[[Sandbox], str], run_cli: Callable[..., Any], arguments: Arguments, tmp_path: Path
 ) -> None:

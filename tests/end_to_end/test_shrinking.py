@@ -14,6 +14,8 @@ from crdbexport.sandbox.native import Generation, NativeSandbox, Quirks
 from crdbexport.sandbox.world import World
 
 Export = Callable[..., RunReport]
+pytestmark = pytest.mark.slow
+
 LOST = "did the account lose privileges? If this is to be expected, add --allow-shrink to the next run"
 
 

@@ -51,6 +51,7 @@ def test_a_port_where_nobody_listens_is_worth_another_try(suffer: Export) -> Non
     assert run.report.requests.total <= 5
 
 
+@pytest.mark.slow
 def test_a_port_that_accepts_and_never_answers_is_given_up(suffer: Export) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         run = suffer(FaultServer(WORLD), url=(f"http://127.0.0.1:{silent.getsockname()[1]}",), timeout=0.1)
@@ -74,6 +75,7 @@ def test_a_name_that_no_resolver_knows_is_worth_another_try(suffer: Export, monk
     assert 1 <= len(asked) <= 5
 
 
+@pytest.mark.slow
 def test_the_second_address_is_read_where_the_first_is_dead(suffer: Export, healthy: dict[str, Any]) -> None:
     server = FaultServer(WORLD)
     run = suffer(server, url=(f"http://127.0.0.1:{closed_port()}", server.url))

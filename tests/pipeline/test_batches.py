@@ -95,6 +95,7 @@ def test_lists_and_times_keep_their_values(envelope: Envelope) -> None:
     assert row["stats_as_of"] == LATER
 
 
+@pytest.mark.slow
 def test_batches_are_cut_at_two_thousand_rows(envelope: Envelope) -> None:
     batcher = Batcher(envelope)
     full = [data.num_rows for _, data in batcher.add("database_grants", [grant(n) for n in range(4_500)])]
@@ -112,6 +113,7 @@ def test_a_batch_that_is_exactly_full_leaves_nothing_over(envelope: Envelope) ->
     assert list(batcher.finish()) == []
 
 
+@pytest.mark.slow
 @given(st.integers(0, 23), st.lists(st.integers(0, 30), max_size=6))
 def test_the_cut_does_not_depend_on_how_the_rows_arrive(count: int, at: list[int]) -> None:
     envelope = Envelope("c1", "r1", LATER, LATER)

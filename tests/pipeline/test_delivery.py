@@ -33,6 +33,7 @@ def hanging(telling: Any, gate: threading.Event) -> Callable[..., type[Sink]]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["open", "write", "commit"])
 def test_a_sink_that_hangs_is_cut_off_after_its_timeout_and_the_others_finish(
     export: Any, url: str, offering: Any, hanging: Any, method: str
@@ -55,6 +56,7 @@ def test_a_sink_that_hangs_is_cut_off_after_its_timeout_and_the_others_finish(
     assert fine.streams["tables"].delivered == 2
 
 
+@pytest.mark.slow
 def test_a_sink_that_hangs_in_its_preflight_keeps_the_run_from_beginning(
     export: Any, url: str, app: Any, offering: Any, hanging: Any
 ) -> None:
@@ -69,6 +71,7 @@ def test_a_sink_that_hangs_in_its_preflight_keeps_the_run_from_beginning(
     assert app.hits.total() == 0
 
 
+@pytest.mark.slow
 def test_a_sink_that_fails_and_then_hangs_in_its_abort_is_told_with_its_first_trouble(
     export: Any, url: str, offering: Any, hanging: Any
 ) -> None:

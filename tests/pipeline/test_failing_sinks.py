@@ -163,6 +163,7 @@ def test_a_sink_with_a_wrong_argument_keeps_the_run_from_beginning(
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.slow
 def test_two_sinks_may_not_share_a_directory(
     export: Export, url: str, app: Sandbox, offering: Any, telling: Any, tmp_path: Path
 ) -> None:

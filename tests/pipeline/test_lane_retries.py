@@ -121,6 +121,7 @@ def test_a_busy_sink_gets_the_same_batch_again(
     assert lane.status == "committed"
 
 
+@pytest.mark.slow
 def test_the_wait_is_the_one_that_the_sink_asks_for(deliver: Any, telling: Any) -> None:
     began = time.monotonic()
     deliver(busy(telling, 1, 0.05))

@@ -142,6 +142,7 @@ def test_a_failing_observer_does_not_change_the_exit_code(
     assert "observer crdbexport_run_started of plugin bad failed: SystemExit: 7" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_farewell")
 def test_a_hanging_observer_does_not_keep_the_run(
     export: Any, url: str, offering: Any, telling: Any, gate: threading.Event

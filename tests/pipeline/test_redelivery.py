@@ -24,6 +24,8 @@ from tests.conftest import assert_adds_up
 from tests.sinks.webhook_receiver import SECRET, Receiver, receiving
 
 Export = Callable[..., RunReport]
+pytestmark = pytest.mark.slow
+
 MINE = {"mine": {"type": "picky"}}
 BOTH = {"mine": {"type": "picky"}, "other": {"type": "other"}}
 

@@ -56,6 +56,7 @@ def call(offering: Any, telling: Any, mendable: Any) -> dict[str, Any]:
     return called
 
 
+@pytest.mark.slow
 def test_a_failed_sink_is_fed_from_the_spool_without_asking_the_cluster_again(
     export: Export, url: str, app: Sandbox, call: Any, telling: Any, mendable: Any, run_directory: Path
 ) -> None:
@@ -131,6 +132,7 @@ def test_gaps_are_remembered_by_the_attempt_that_delivers_the_rest(
     assert second.error == "1 gaps that are not allowed (1 forbidden)"
 
 
+@pytest.mark.slow
 def test_the_only_sink_down_is_exit_5_and_nothing_is_read_twice(
     export: Export, url: str, app: Sandbox, call: Any, mendable: Any, run_directory: Path
 ) -> None:
@@ -206,6 +208,7 @@ def test_other_settings_are_refused_once_the_run_is_read(export: Export, url: st
     assert app.hits.total() == hits
 
 
+@pytest.mark.slow
 def test_a_run_that_was_never_read_may_change_its_settings(
     export: Export, serve: Callable[[Sandbox], str], call: Any, telling: Any
 ) -> None:
@@ -264,6 +267,7 @@ def test_dead_letters_of_a_committed_sink_outlive_the_attempt_that_mends_another
     assert (run_directory / "spool").exists()
 
 
+@pytest.mark.slow
 def test_a_transform_is_not_applied_again_by_an_attempt_that_only_delivers(
     export: Export, url: str, offering: Any, telling: Any, mendable: Any
 ) -> None:
@@ -282,6 +286,7 @@ def test_a_transform_is_not_applied_again_by_an_attempt_that_only_delivers(
     assert len(applied) == len(set(applied)) == 6
 
 
+@pytest.mark.slow
 def test_a_disk_that_does_not_take_the_spool_is_exit_5_and_the_same_command_resumes(
     export: Export, url: str, app: Sandbox, call: Any, telling: Any, run_directory: Path
 ) -> None:
@@ -300,6 +305,7 @@ def test_a_disk_that_does_not_take_the_spool_is_exit_5_and_the_same_command_resu
     assert export(url, sinks={"first": {"type": "fine"}}, call=call).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_holds_is_left_alone(
     export: Export, url: str, app: Sandbox, call: Any, telling: Any, tmp_path: Path
 ) -> None:
@@ -432,6 +438,7 @@ def test_what_a_killed_attempt_owed_to_a_sink_stays_owed(
     assert export(url, sinks=BOTH, call=call).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_reading_that_outlives_its_run_does_not_seal_it(
     export: Export, url: str, app: Sandbox, call: Any, monkeypatch: pytest.MonkeyPatch, run_directory: Path
 ) -> None:
@@ -470,6 +477,7 @@ def test_a_reading_that_outlives_its_run_does_not_seal_it(
     assert (report.exit_code, walked(app)) == (0, asked)
 
 
+@pytest.mark.slow
 def test_requests_of_attempts_that_were_stopped_count_and_are_not_sent_again(
     export: Export, serve: Callable[[Sandbox], str], call: Any
 ) -> None:

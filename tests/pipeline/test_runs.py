@@ -362,6 +362,7 @@ def test_what_has_come_to_life_meanwhile_is_not_removed(
     assert (directory / "journal.db").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_removed_cannot_begin_meanwhile(made: Made, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = made("r1")
 

@@ -218,6 +218,7 @@ def test_only_the_owner_may_read_what_is_kept(baseline: Baseline, file: Path) ->
     assert not file.with_suffix(".tmp").exists()
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_lose_none_of_their_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     selections = [Baseline(tmp_path, "c1", {**SETTINGS, "database": [f"d{number}"]}) for number in range(8)]
 

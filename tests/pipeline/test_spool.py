@@ -246,6 +246,7 @@ def test_a_file_that_is_gone_is_told_as_such(tmp_path: Path, grants: Any) -> Non
         list(spool.read())
 
 
+@pytest.mark.slow
 def test_flipped_bits_and_cuts_of_a_batch_are_found(tmp_path: Path, grants: Any) -> None:
     spool = Spool(tmp_path / "spool")
     spool.append("database_grants", grants("ann"))

@@ -87,6 +87,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_run_is_held_by_one_process_until_that_is_killed(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(RunHeldError, match='run "r1" of cluster "c1" is held by another process') as raised:
         RunState(tmp_path / "state", "c1", "r1")
@@ -99,6 +100,7 @@ def test_a_run_is_held_by_one_process_until_that_is_killed(tmp_path: Path, holde
     RunState(tmp_path / "state", "c1", "r1").close()
 
 
+@pytest.mark.slow
 def test_a_run_is_held_against_another_thread_of_the_same_process_too(state: RunState, tmp_path: Path) -> None:
     errors: list[BaseException] = []
 
@@ -203,6 +205,7 @@ def test_a_run_is_never_reported_as_delivered_while_what_was_read_is_still_kept(
         assert left_behind.document("extraction", Extraction) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"run_id": 1}', b'{"run_id": "\xff"}'], ids=repr)
 @pytest.mark.parametrize(
     ("name", "read"),

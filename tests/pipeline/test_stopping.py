@@ -50,6 +50,7 @@ def stopping_when(met: Callable[[Progress], bool], signal_number: int) -> dict[s
     return {"stop": stop, "watch": watch}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(2, 130), (15, 143)])
 def test_a_stop_while_reading_logs_out_and_publishes_nothing(
     export: Export, slow_app: Sandbox, slow_url: str, tmp_path: Path, signal_number: int, exit_code: int
@@ -67,6 +68,7 @@ def test_a_stop_while_reading_logs_out_and_publishes_nothing(
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_resumed_by_the_same_command(
     export: Export, slow_app: Sandbox, slow_url: str, tmp_path: Path
 ) -> None:
@@ -97,6 +99,7 @@ def test_a_stop_while_a_sink_waits_for_its_target_is_a_stop(
     assert app.logouts == 1
 
 
+@pytest.mark.slow
 def test_a_stop_of_an_attempt_that_only_delivers_is_a_stop(
     export: Export, url: str, app: Sandbox, offering: Any, telling: Any
 ) -> None:
@@ -121,6 +124,7 @@ def test_a_stop_of_an_attempt_that_only_delivers_is_a_stop(
     assert app.hits.total() == hits
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_stop")
 @pytest.mark.parametrize("method", ["write", "commit"])
 def test_a_sink_that_hangs_does_not_keep_a_stopped_run(
@@ -141,6 +145,7 @@ def test_a_sink_that_hangs_does_not_keep_a_stopped_run(
     assert report.sinks[0].status == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_stop")
 def test_a_transform_that_hangs_does_not_keep_a_stopped_run_and_adds_nothing_to_it_later(
     export: Export, url: str, offering: Any, telling: Any, gate: threading.Event, tmp_path: Path
@@ -169,6 +174,7 @@ def test_a_transform_that_hangs_does_not_keep_a_stopped_run_and_adds_nothing_to_
     assert not (tmp_path / "state" / "runs" / "c1.r1" / "extraction.json").exists()
 
 
+@pytest.mark.slow
 def test_a_stop_that_comes_after_one_sink_has_committed_is_a_stop_and_the_rest_is_resumed(
     export: Export, url: str, app: Sandbox, offering: Any, telling: Any
 ) -> None:
@@ -216,6 +222,7 @@ def test_the_first_stop_decides() -> None:
     assert stop.error.exit_code == 143
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=lambda e: type(e).__name__)
 def test_what_a_watcher_raises_comes_out_after_everything_is_wound_up(
     export: Export,

@@ -78,6 +78,7 @@ def test_one_refused_record_keeps_every_sink_from_publishing(
     assert all(counts.delivered == counts.dead_lettered == 0 for s in report.sinks for counts in s.streams.values())
 
 
+@pytest.mark.slow
 def test_those_that_have_to_give_up_are_told_whose_refusal_it_is(
     export: Export, url: str, offering: Any, telling: Any, picky: Any
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_only_sink_that_refuses_is_exit_4(export: Export, url: str, offering
     assert (report.status, report.exit_code, report.error) == ("failed", 4, f"sink picky failed: {REFUSAL}")
 
 
+@pytest.mark.slow
 def test_what_is_read_is_kept_and_published_by_the_same_command_without_strict(
     export: Export, url: str, app: Sandbox, offering: Any, telling: Any, picky: Any
 ) -> None:
@@ -107,6 +109,7 @@ def test_what_is_read_is_kept_and_published_by_the_same_command_without_strict(
     assert walked(app) - asked <= 8
 
 
+@pytest.mark.slow
 def test_a_strict_run_that_nobody_refuses_is_complete(
     export: Export, url: str, offering: Any, telling: Any, picky: Any
 ) -> None:
@@ -130,6 +133,7 @@ def test_a_sink_that_fails_otherwise_keeps_no_other_from_publishing(
     assert [sink.status for sink in report.sinks] == ["committed", "failed"]
 
 
+@pytest.mark.slow
 def test_a_refusal_counts_for_more_than_what_else_fails(export: Export, url: str, offering: Any, picky: Any) -> None:
     """The one says to run it again, the other that it would not help."""
     down = {"picky"}
@@ -177,6 +181,7 @@ def test_a_refusal_after_others_have_committed_in_an_earlier_attempt_takes_nothi
     assert (telling.told, app.hits.total()) == (told, asked)
 
 
+@pytest.mark.slow
 def test_no_sink_commits_in_the_moment_between_a_refusal_and_its_notice(
     make_lane: Any, telling: Any, grants: Any, gate: threading.Event, outcome: Any, wait_until: Any
 ) -> None:

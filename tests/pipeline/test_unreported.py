@@ -16,6 +16,7 @@ class Killed(BaseException):
     """In the place of a signal that nobody can catch."""
 
 
+@pytest.mark.slow
 def test_a_report_that_does_not_know_of_the_last_commit_is_made_anew(
     export: Callable[..., RunReport], url: str, offering: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def running(*options: str) -> Iterator[tuple[httpx.Client, str]]:
         assert process.wait(timeout=10) == 0
 
 
+@pytest.mark.slow
 def test_the_native_dialect_runs_with_its_quirks() -> None:
     options = ("--dialect", "native", "--generation", "v22", "--insecure", "--native-names", "--hide", "movr")
     with running(*options, "--views", "1") as (client, export):

@@ -166,6 +166,7 @@ def grants(documented: httpx.Client, name: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_all_forms_tell_the_same_of_tables(forms: tuple[httpx.Client, Any, Any]) -> None:
     documented, old, new = forms
     metadata = {row["table_id"]: row for row in new.told("/table_metadata/", pageSize=5000)["results"]}

@@ -96,6 +96,7 @@ def test_an_address_of_another_machine_is_a_configuration_error() -> None:
         serve_forever(Sandbox(World()), "192.0.2.1", 0)
 
 
+@pytest.mark.slow
 def test_in_the_foreground_it_serves_until_interrupted() -> None:
     command = [sys.executable, "-W", "error", "-c", FOREGROUND]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -45,6 +45,7 @@ def test_state_of_another_run_is_not_taken_for_ones_own(
         state.begin(RunRecord(*other, NOW, NOW, {}))
 
 
+@pytest.mark.slow
 def test_what_another_run_published_is_not_taken_for_ones_own(
     url: str, export: Export, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, other: tuple[str, str]
 ) -> None:

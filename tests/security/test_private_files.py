@@ -52,6 +52,7 @@ def modes(root: Path) -> dict[str, set[int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mask", "files", "directories"), [(0, 0o666, 0o777), (0o027, 0o640, 0o750)])
 def test_a_whole_run_keeps_its_state_private_and_publishes_by_the_umask(
     export: Export, url: str, tmp_path: Path, umask: Callable[[int], object], mask: int, files: int, directories: int

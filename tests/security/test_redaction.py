@@ -24,6 +24,7 @@ def knowing(*secrets: str) -> Redaction:
     return redaction
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(SECRETS)
 @example(PASSWORD)

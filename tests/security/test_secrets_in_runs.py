@@ -172,6 +172,7 @@ def test_no_command_tells_or_keeps_what_a_plugin_gives_away(
         canaries.assert_hidden(tmp_path, run_cli(*shown).out, HOOK_KEY)
 
 
+@pytest.mark.slow
 def test_what_everything_tells_is_all_there_is(
     install: Install, everything: Callable[[], str], command: list[str], run_cli: Run, canaries: Canaries
 ) -> None:
@@ -200,6 +201,7 @@ class TellsOfRecords(Tells):
         raise RecordRefusedError([], f"no room at {self.config.dsn} with {self.config.token.reveal()}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Tells, TellsOfRecords])
 def test_a_library_run_keeps_secrets_out_of_its_report_and_files_and_leaves_the_log_alone(
     url: str, settings: dict[str, Any], canaries: Canaries, tmp_path: Path, kind: type[Tells]

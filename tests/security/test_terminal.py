@@ -111,6 +111,7 @@ def test_no_export_is_obeyed_by_a_terminal(run_cli: Run, cluster: list[str], sin
         assert any(HOSTILE.splitlines()[0] in json.loads(line)["message"] for line in ran.err.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -62,6 +62,7 @@ def test_a_batch_without_rows_has_no_lines() -> None:
     assert json_rows(records("tables", 0), stream="tables") == []
 
 
+@pytest.mark.slow
 @given(st.lists(st.none() | st.text(), max_size=5), st.none() | st.lists(st.none() | st.text(), max_size=3))
 def test_any_text_comes_back_and_stays_on_its_line(texts: list[str | None], items: list[str | None] | None) -> None:
     batch = pa.record_batch(

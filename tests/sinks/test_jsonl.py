@@ -53,6 +53,7 @@ def test_a_stream_without_rows_is_an_empty_file(tmp_path: Path, compression: str
     assert content(path) == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", SUFFIXES)
 def test_equal_records_give_equal_bytes_however_they_are_batched(tmp_path: Path, compression: str) -> None:
     whole = records("tables", 3_000)

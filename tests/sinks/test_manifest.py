@@ -143,6 +143,7 @@ def test_fields_of_the_future_do_not_disturb(tmp_path: Path) -> None:
     assert read_manifest(path) == a_manifest()
 
 
+@pytest.mark.slow
 def test_a_manifest_cut_anywhere_is_refused_by_name(tmp_path: Path) -> None:
     path = written(tmp_path)
     whole = path.read_bytes().rstrip()

@@ -75,6 +75,7 @@ def test_a_file_without_rows_has_the_whole_schema(tmp_path: Path, stream: str) -
     assert table.num_rows == 0
 
 
+@pytest.mark.slow
 def test_row_groups_are_full_but_for_the_last(tmp_path: Path) -> None:
     sizes = [1, 999, 2_500, 0, 7, 3_000, 123]
     path = publish(tmp_path, "columns", [records("columns", size) for size in sizes], row_group_rows=GROUP)
@@ -83,6 +84,7 @@ def test_row_groups_are_full_but_for_the_last(tmp_path: Path) -> None:
     assert groups == [GROUP] * 6 + [sum(sizes) % GROUP]
 
 
+@pytest.mark.slow
 def test_full_row_groups_are_on_disk_before_commit(tmp_path: Path) -> None:
     sink = parquet(tmp_path, row_group_rows=GROUP)
     sink.open(run=a_run(streams=["columns"]))
@@ -119,6 +121,7 @@ def test_pages_do_not_follow_batches(tmp_path: Path) -> None:
     assert all_files(tmp_path / "a") == all_files(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_records_keep_their_order_over_batches(tmp_path: Path) -> None:
     batches = [records("tables", 700, first=first) for first in range(0, 4_200, 700)]
     path = publish(tmp_path, "tables", batches, row_group_rows=GROUP)
@@ -143,6 +146,7 @@ def test_files_are_zstd_in_a_format_that_old_readers_know(tmp_path: Path) -> Non
     assert metadata.format_version == "2.6"
 
 
+@pytest.mark.slow
 def test_the_effort_of_compression_is_an_option(tmp_path: Path) -> None:
     batches = [records("columns", 5_000)]
     sizes = [

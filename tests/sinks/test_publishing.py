@@ -292,6 +292,7 @@ def hold_elsewhere(lake: Path, kind: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_held_run_is_refused_until_its_holder_is_killed(tmp_path: Path, kind: str) -> None:
     holder = hold_elsewhere(tmp_path, kind)
@@ -331,6 +332,7 @@ def test_a_run_held_within_the_process_is_refused_too(tmp_path: Path) -> None:
     assert run_ids(tmp_path) == ["one"]
 
 
+@pytest.mark.slow
 def test_runs_of_one_snapshot_at_the_same_moment_leave_one(tmp_path: Path) -> None:
     def publish(number: int) -> None:
         run = a_run(f"run-{number}", streams=TWO_STREAMS)
@@ -533,6 +535,7 @@ def incompressible(rows: int) -> pa.RecordBatch:
     return batch.set_column(index, batch.schema.field(index), noise)
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_full_disk_fails_clearly_and_keeps_what_was_there(small_disk: Path, kind: str) -> None:
     lake = small_disk / "lake"

@@ -148,6 +148,7 @@ def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     assert run_ids(tmp_path) == ["r3"]
 
 
+@pytest.mark.slow
 def test_the_lock_of_the_lake_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     four_days(tmp_path)
     before = all_files(tmp_path)

@@ -75,6 +75,7 @@ WRITERS: dict[str, Callable[[Path, pa.Schema], StreamWriter]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRITERS)
 @given(streams_and_rows(), TEXTS, TEXTS, VALUES[TIMESTAMP], VALUES[TIMESTAMP])
 @settings(max_examples=40, deadline=None)

@@ -99,6 +99,7 @@ def test_json_lines_are_counted_whatever_is_read_at_a_time(
     assert (verification.rows, verification.findings) == (200, ())
 
 
+@pytest.mark.slow
 def test_every_row_group_is_read_back(tmp_path: Path) -> None:
     run = a_run(streams=["tables"])
     deliver(parquet(tmp_path, row_group_rows=1_000), run, everything(run, 2_500))
@@ -647,6 +648,7 @@ def test_old_and_new_snapshots_are_whole_after_superseding(tmp_path: Path, kind:
     assert findings(tmp_path) == ()
 
 
+@pytest.mark.slow
 def test_hostile_records_are_no_findings(tmp_path: Path) -> None:
     for kind in SINKS:
         run = a_run()

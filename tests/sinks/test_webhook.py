@@ -176,6 +176,7 @@ def test_a_url_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, url: str
         WebhookSink(WebhookSink.Config(url=url))
 
 
+@pytest.mark.slow
 def test_every_record_of_a_run_arrives(
     receiver: Receiver, serve: Callable[[Sandbox], str], export: Callable[..., RunReport]
 ) -> None:
@@ -190,6 +191,7 @@ def test_every_record_of_a_run_arrives(
     assert receiver.messages[-1]["type"] == "run.completed"
 
 
+@pytest.mark.slow
 def test_a_receiver_that_refuses_a_message_leaves_dead_letters_and_exit_3(
     receiver: Receiver, serve: Callable[[Sandbox], str], export: Callable[..., RunReport]
 ) -> None:

@@ -66,6 +66,7 @@ def should_stay(row: dict[str, Any], patterns: dict[str, tuple[str, ...]]) -> bo
     return True
 
 
+@pytest.mark.slow
 @given(batches(), options)
 def test_what_stays_is_what_the_patterns_say_in_the_same_order(
     batch: Batch, patterns: dict[str, tuple[str, ...]]
@@ -74,6 +75,7 @@ def test_what_stays_is_what_the_patterns_say_in_the_same_order(
     assert kept.to_pylist() == [row for row in batch.rows() if should_stay(row, patterns)]
 
 
+@pytest.mark.slow
 @given(batches(), options)
 def test_the_schema_stays_also_when_every_row_goes(batch: Batch, patterns: dict[str, tuple[str, ...]]) -> None:
     assert filtering(**patterns).apply(batch).schema.equals(batch.data.schema, check_metadata=True)

@@ -85,6 +85,7 @@ def expected(field: Field, value: Any) -> Any:
     return token(value) if field.type == "string" else [token(each) for each in value]
 
 
+@pytest.mark.slow
 @given(batch=batches())
 def test_strings_become_their_tokens_and_everything_else_null(batch: Batch, mask_all: Mask) -> None:
     fields = STREAMS[batch.stream].fields
@@ -92,6 +93,7 @@ def test_strings_become_their_tokens_and_everything_else_null(batch: Batch, mask
     assert mask_all.apply(batch).to_pylist() == wanted
 
 
+@pytest.mark.slow
 @given(batch=batches())
 def test_schema_row_count_envelope_and_unnamed_fields_stay(batch: Batch) -> None:
     masked = masking("database_name", "size_bytes", "column_names").apply(batch)
@@ -110,6 +112,7 @@ def test_no_key_becomes_null(batch: Batch, mask_all: Mask) -> None:
         assert field.nullable or masked.column(field.name).null_count == 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(names, names), min_size=1))
 def test_masked_keys_are_equal_exactly_where_the_names_are(mask_all: Mask, pairs: list[tuple[str, str]]) -> None:
     for left, right in pairs:

@@ -30,6 +30,8 @@ from crdbexport import (
 from crdbexport.records import ON_REQUEST, STREAMS
 from crdbexport.selection import Selection
 
+pytestmark = pytest.mark.slow
+
 FIRST = datetime(2026, 3, 1, tzinfo=UTC)
 INT64_MAX = 2**63 - 1
 EVERYTHING = Coverage(Selection())
