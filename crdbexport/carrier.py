@@ -41,7 +41,7 @@ class Carrier(httpx.AsyncBaseTransport):
             response = await self._session.request(
                 request.method,
                 # The target is encoded as the server shall read it.
-                URL(f"{request.url}{request.extensions['target'].decode()}", encoded=True),
+                URL(_origin(request.url) + request.extensions["target"].decode("ascii"), encoded=True),
                 headers=headers,
                 data=request.content or None,
                 allow_redirects=False,
@@ -84,6 +84,11 @@ class _Body(httpx.AsyncByteStream):
 @functools.lru_cache(maxsize=16)
 def _timeout(connect_seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(sock_connect=connect_seconds)
+
+
+@functools.lru_cache(maxsize=16)
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
 @contextmanager

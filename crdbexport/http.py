@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 import ssl
-import string
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 import httpx
 
@@ -34,7 +31,6 @@ GZIP_WINDOW = 31
 STEP_BYTES = 1024 * 1024
 # Addresses and sets of headers that are not parsed again; a run has a few of each.
 KEPT = 16
-VISIBLE_ASCII = re.compile(r"[!-~]*")
 
 Trouble = Literal["connect", "timeout", "broken", "too_large"]
 
@@ -89,11 +85,20 @@ class HttpClient:
         await self._carrier.aclose()
 
     async def send(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        below: str = "",
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
     ) -> Reply:
-        """One request, one reply; raises `NoReplyError`, `CertificateError`, or `ConfigError` for what is no URL."""
+        """One request, one reply; `below` is put behind the URL, and is percent-encoded already.
+
+        Raises `NoReplyError`, `CertificateError`, or `ConfigError` for what is no URL.
+        """
         try:
-            request = self._request(method, url, headers or {}, content)
+            request = self._request(method, url, below, headers or {}, content)
             async with asyncio.timeout(self._timeout_seconds):
                 response = await self._carrier.handle_async_request(request)
                 try:
@@ -112,18 +117,17 @@ class HttpClient:
         except (httpx.InvalidURL, UnicodeError) as error:
             raise ConfigError("the URL names no host that could be asked; check its spelling") from error
 
-    def _request(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
-        """Only what differs is parsed: the address and the headers are those of thousands of requests."""
-        scheme, _, rest = url.partition("://")
-        host, _, target = rest.partition("/")
-        if not VISIBLE_ASCII.fullmatch(target):
-            target = quote(target, safe=string.punctuation)
+    def _request(
+        self, method: str, url: str, below: str, headers: Mapping[str, str], content: bytes | None
+    ) -> httpx.Request:
+        """Only what differs is made anew: the address and the headers are those of thousands of requests."""
+        address = self._address(url)
         return httpx.Request(
             method,
-            self._address(f"{scheme}://{host}"),
+            address,
             headers=self._merged(tuple(headers.items())),
             content=content,
-            extensions={**self._extensions, "target": f"/{target}".encode("ascii")},
+            extensions={**self._extensions, "target": address.raw_path + below.encode("ascii")},
         )
 
 

@@ -79,11 +79,13 @@ class AdaptiveLimit:
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._kinds: dict[Hashable, _Kind] = {}
+        self._touched: set[Hashable] = set()
         self._doubling = True
         self._answers = 0
         self._round_trip = 0.0
         self._began = self._counts_from = clock()
         self._reached = self._lowered = False
+        self._lowered_at = float("-inf")
         self._slow_since: float | None = None
         self._account = _Account(counts or ConcurrencyCounts(), clock)
         self._account.counts.ceiling = ceiling
@@ -114,17 +116,18 @@ class AdaptiveLimit:
         self._leave()
 
     def answered(self, kind: Hashable, seconds: float, now: float) -> None:
-        """An answer came now, of whatever worth, after so long."""
+        """A usable answer came now, after so long."""
         if now < self._counts_from:
             return  # Of those that were asked for since the limit changed, the quick ones come first.
         self._kinds.setdefault(kind, _Kind()).add(seconds)
+        self._touched.add(kind)
         self._answers += 1
         if self._answers >= max(LEAST_ANSWERS, self.places) and now - self._began >= self._round_trip:
             self._end_round_trip(now)
 
-    def pushed_back(self, why: Lowered) -> None:
-        """The cluster asked for less, or let a request down; many such within one round trip are one sign."""
-        if not self._lowered:
+    def pushed_back(self, why: Lowered, began: float) -> None:
+        """The cluster asked for less, or let a request down that began then: under this limit, or it tells nothing."""
+        if began >= self._lowered_at:
             self._lower(why)
 
     def settle(self) -> None:
@@ -132,7 +135,8 @@ class AdaptiveLimit:
         self._account.note(self.places)
 
     def _end_round_trip(self, now: float) -> None:
-        closed = [each.close() for each in self._kinds.values() if each.answers]
+        closed = [self._kinds[each].close() for each in self._touched]
+        self._touched.clear()
         took, at_best, variance = (sum(column) for column in zip(*closed, strict=True))
         self._round_trip = took / self._answers
         chance = max(SLOWER - 1, DEVIATIONS * sqrt(variance) / at_best)
@@ -166,7 +170,7 @@ class AdaptiveLimit:
                 each.best = each.usual = each.latest
 
     def _lower(self, why: Lowered) -> None:
-        self._lowered = True
+        self._lowered, self._lowered_at = True, self._clock()
         if self.value > 1:
             self._account.lowered[why] += 1
         # The last doubling went too far: somewhere between is what there is room for.

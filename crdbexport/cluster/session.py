@@ -17,7 +17,8 @@ import msgspec
 
 from crdbexport.cluster.endpoint import HEALTH, Endpoint
 from crdbexport.cluster.replies import BAD_REQUEST, REDIRECTS, SessionRefusedError, fatal, judged, looks_like_html
-from crdbexport.cluster.transport import TRY_AGAIN, ClusterTransport, Judge, T, origin
+from crdbexport.cluster.sending import Judge, T, origin
+from crdbexport.cluster.transport import TRY_AGAIN, ClusterTransport
 from crdbexport.config import Secret
 from crdbexport.errors import (
     AuthenticationError,
@@ -143,18 +144,19 @@ class Session:
         return "the session of CRDBEXPORT_SESSION was refused (401); make a new one, or give --username"
 
     async def _check_health(self) -> None:
-        """Nothing secret is sent before this address has answered like a node."""
+        """Nothing secret is sent to an address before it has answered like a node."""
 
         def judge(reply: Reply) -> None:
             # Balancers and proxies word these in HTML, whatever is behind them.
             telling = reply.status not in TRY_AGAIN and reply.status not in REDIRECTS
             if telling and looks_like_html(reply):
-                where = origin(self._transport.base_url)
+                where = origin(self._transport.sender.base_url)
                 raise UnexpectedServerError(f"{where} answered HTML, not JSON; is it a CockroachDB node's address?")
             if reply.status not in (401, 403, 404):
                 # Some proxies hide health; the login will tell.
                 judged(HEALTH, reply, lambda body: None)
 
+        self._transport.sender.greet = judge
         await self._vital(HEALTH, judge)
 
     async def _login(self) -> Secret:
@@ -167,8 +169,8 @@ class Session:
                 decoded = judged(LOGIN, reply, msgspec.json.Decoder(_LoginReply).decode)
             except SessionRefusedError:
                 raise AuthenticationError(
-                    f"login refused for user {shown(user)} at {origin(self._transport.base_url)} (401); check the "
-                    "password, and that the role may log in; a cluster without authentication takes --no-login",
+                    f"login refused for user {shown(user)} at {origin(self._transport.sender.base_url)} (401); check "
+                    "the password, and that the role may log in; a cluster without authentication takes --no-login",
                     status=reply.status,
                 ) from None
             self._redaction.learn(decoded.session)

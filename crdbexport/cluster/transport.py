@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import urlsplit
 
-from crdbexport.cluster.breaker import CONTINUE, Breaker
+from crdbexport.cluster.breaker import Breaker
 from crdbexport.cluster.endpoint import HEALTH, Endpoint
 from crdbexport.cluster.limit import AdaptiveLimit
-from crdbexport.cluster.nodes import Nodes
+from crdbexport.cluster.nodes import Node, Nodes
 from crdbexport.cluster.pace import Pace, Sleep
-from crdbexport.errors import CertificateError, ClusterUnavailableError, CrdbExportError, UnreadableError
-from crdbexport.http import HttpClient, NoReplyError, Reply
+from crdbexport.cluster.sending import OUT, OUT_OF_SERVICE, Judge, Sender, origin
+from crdbexport.errors import CrdbExportError, UnreadableError
+from crdbexport.http import HttpClient, Reply
 from crdbexport.report import ConcurrencyCounts, RequestCounts
 from crdbexport.retry import RetryBudget, RetryPolicy, TransientError, with_retries
 
 T = TypeVar("T")
-Judge = Callable[[Reply], T]
 
 # The statuses of a server, or of what stands before it, that is in trouble: they may pass.
-OUT_OF_SERVICE = 503
-TRY_AGAIN = frozenset({429, 500, 502, OUT_OF_SERVICE, 504})
-# A statement that took too long will not be faster the next time.
-ATTEMPTS_AFTER_TIMEOUT = 2
+TRY_AGAIN = frozenset({429, 500}) | OUT
 QUIET_SECONDS = 60.0
 HEALTH_SECONDS = 15.0
 HEALTH_RETRY = RetryPolicy(attempts=3, base_seconds=1.0)
@@ -54,8 +50,7 @@ class ClusterTransport:
     def __post_init__(self) -> None:
         self.counts.concurrency = ConcurrencyCounts()
         self.limit = AdaptiveLimit(self.concurrency, _now, self.counts.concurrency)
-        self._nodes = Nodes(self.base_urls, _now)
-        self.base_url = self.base_urls[0]
+        self.sender = Sender(self.http, Nodes(self.base_urls, _now), self.counts)
         self._pace = Pace(self.max_rps, _now, self.sleep)
         # Nobody is silent while the pace keeps us from asking.
         self._breaker = Breaker(self._ask_health, QUIET_SECONDS + (1 / self.max_rps if self.max_rps else 0))
@@ -84,16 +79,14 @@ class ClusterTransport:
     async def _tried(
         self, endpoint: Endpoint, judge: Judge[T], headers: Mapping[str, str] | None, content: bytes | None
     ) -> T:
-        attempts = 0
+        tried: list[Node] = []
 
         async def attempt() -> T:
-            nonlocal attempts
             await self._pace.turn()
             if self._breaker.error:
                 raise self._breaker.error
-            attempts += 1
-            self.counts.retried += attempts > 1
-            return await self._ask(endpoint, judge, headers, content)
+            self.counts.retried += bool(tried)
+            return await self._ask(endpoint, judge, headers, content, tried)
 
         def tell(error: TransientError, seconds: float) -> None:
             log.info(
@@ -107,18 +100,19 @@ class ClusterTransport:
 
     async def farewell(self, endpoint: Endpoint, headers: Mapping[str, str]) -> Reply:
         """One last request, sent once and even after the end of everything else."""
-        self.counts.total += 1
-        return await self._send(endpoint, headers, None)
+        return await self.sender.farewell(endpoint, headers)
 
     async def _ask_health(self) -> None:
         """Raises where nothing answers, or a server in trouble; without a place, for all may be taken for long."""
 
+        tried: list[Node] = []
+
         async def ask() -> None:
             try:
                 async with asyncio.timeout(HEALTH_SECONDS):
-                    await self._ask(HEALTH, _healthy)
+                    await self._ask(HEALTH, _healthy, None, None, tried)
             except TimeoutError as error:
-                what = f"{HEALTH} at {origin(self.base_url)}: no answer within {HEALTH_SECONDS:g} s"
+                what = f"{HEALTH} at {origin(self.sender.base_url)}: no answer within {HEALTH_SECONDS:g} s"
                 raise TransientError(UnreadableError(what, reason="timeout")) from error
 
         await with_retries(ask, HEALTH_RETRY, sleep=self.sleep)
@@ -127,56 +121,38 @@ class ClusterTransport:
         self,
         endpoint: Endpoint,
         judge: Judge[T],
-        headers: Mapping[str, str] | None = None,
-        content: bytes | None = None,
+        headers: Mapping[str, str] | None,
+        content: bytes | None,
+        tried: list[Node],
     ) -> T:
-        self.counts.total += 1
         began = _now()
         try:
-            reply = await self._send(endpoint, headers, content)
-            now = _now()
-            self.limit.answered(endpoint.kind, now - began, now)
-            return judge(reply)
-        except BaseException as error:
-            self.counts.failed += 1
-            if isinstance(error, TransientError):
-                self._slow_down(error)
+            result = await self.sender.ask(endpoint, judge, headers, content, tried)
+        except TransientError as error:
+            self._slow_down(error, began)
             raise
+        except UnreadableError:
+            self._note_latency(endpoint, began)
+            raise
+        self._note_latency(endpoint, began)
+        return result
 
-    def _slow_down(self, error: TransientError) -> None:
+    def _note_latency(self, endpoint: Endpoint, began: float) -> None:
+        now = _now()
+        self.limit.answered(endpoint.kind, now - began, now)
+
+    def _slow_down(self, error: TransientError, began: float) -> None:
         """Take the failure for the sign of too many requests that it may be."""
         status = error.final.http_status if isinstance(error.final, UnreadableError) else None
         if error.throttled:
-            self.limit.pushed_back("throttled")
+            self.limit.pushed_back("throttled", began)
             # Who throttles means the client; who is out of service may mean this endpoint alone.
             if error.retry_after:
                 self._pace.hold(min(error.retry_after, self.retry.retry_after_cap_seconds))
         elif status == OUT_OF_SERVICE:
-            self.limit.pushed_back("unavailable")
+            self.limit.pushed_back("unavailable", began)
         elif isinstance(error.final, UnreadableError) and error.final.reason == "timeout":
-            self.limit.pushed_back("timeout")
-
-    async def _send(self, endpoint: Endpoint, headers: Mapping[str, str] | None, content: bytes | None) -> Reply:
-        with self._nodes.one() as node:
-            self.base_url = base = node.base_url
-            url = f"{base}/{endpoint.target}"
-            try:
-                reply = await self.http.send(endpoint.method, url, headers=headers, content=content)
-            except NoReplyError as error:
-                if error.trouble in ("connect", "broken"):
-                    self._nodes.failed(node)
-                raise _no_reply(endpoint, base, error) from error
-            except CertificateError as error:
-                raise CertificateError(
-                    f"{origin(base)}: {error}; give the cluster's authority with --ca-cert FILE"
-                ) from error
-            if reply.status == OUT_OF_SERVICE:
-                self._nodes.failed(node)
-            else:
-                self._nodes.answered(node)
-        status = str(reply.status)
-        self.counts.by_status[status] = self.counts.by_status.get(status, 0) + 1
-        return reply
+            self.limit.pushed_back("timeout", began)
 
     def end(self, error: CrdbExportError) -> CrdbExportError:
         """Let every later request end with this error, or with the one that came before it."""
@@ -190,18 +166,6 @@ class ClusterTransport:
             await self._breaker.failed(error)
 
 
-def _no_reply(endpoint: Endpoint, base: str, error: NoReplyError) -> Exception:
-    where = f"{origin(base)}: {error}"
-    if error.trouble == "connect":
-        return TransientError(ClusterUnavailableError(f"{where}; check --url and that the node is up; {CONTINUE}"))
-    what = f"{endpoint} at {where}"
-    if error.trouble == "too_large":
-        return UnreadableError(what, reason="too_large")
-    if error.trouble == "timeout":
-        return TransientError(UnreadableError(what, reason="timeout"), attempts=ATTEMPTS_AFTER_TIMEOUT)
-    return TransientError(UnreadableError(what, reason="bad_body"))
-
-
 def _healthy(reply: Reply) -> None:
     """Whatever else it answers, it is alive: real servers know this path by another name."""
     if reply.status in TRY_AGAIN:
@@ -211,9 +175,3 @@ def _healthy(reply: Reply) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port of a URL: what may be shown of it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from struct import Struct
 
@@ -54,7 +54,9 @@ class Answers:
             return None
         with self._at_work():
             entry = self._entry(place)
-        asked, answer = msgspec.msgpack.decode(entry or b"", type=tuple[str, bytes])
+        if entry is None:
+            return None
+        asked, answer = msgspec.msgpack.decode(entry, type=tuple[str, bytes])
         return answer if asked == question else None
 
     def keep(self, question: str, answer: bytes) -> None:
@@ -72,15 +74,16 @@ class Answers:
         """Drop all answers, so that everything is asked anew, and give their space back."""
         with self._at_work():
             self._file.truncate(0)
-            os.fdatasync(self._file.fileno())
             self._places, self._end = {}, 0
+            os.fdatasync(self._file.fileno())
 
     def close(self) -> None:
         """Let go of the file; of one that holds nothing, nothing is left."""
         with self._lock:
-            if not self._end and not self._file.closed:
-                self._path.unlink(missing_ok=True)
             self._file.close()
+            if not self._end:
+                with suppress(OSError):
+                    self._path.unlink()
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -94,7 +97,7 @@ class Answers:
             if not self._path.exists():
                 private_file(self._path, append=True).close()
                 sync(self._path.parent)
-            self._file = io.FileIO(self._path, "r+")
+            self._file = io.FileIO(os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+")
             try:
                 self._look()
             except BaseException:
@@ -126,8 +129,12 @@ class Answers:
         """The question of each entry that is whole, where it begins, and where it ends."""
         place = 0
         while entry := self._entry(place):
+            try:
+                question, _ = msgspec.msgpack.decode(entry, type=tuple[str, bytes])
+            except msgspec.MsgspecError:
+                return  # It is whole, but not ours.
             end = place + HEADER.size + len(entry)
-            yield msgspec.msgpack.decode(entry, type=tuple[str, msgspec.Raw])[0], place, end
+            yield question, place, end
             place = end
 
     def _entry(self, place: int) -> bytes | None:

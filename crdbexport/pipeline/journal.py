@@ -109,13 +109,9 @@ class Journal:
     def _durably(self) -> Iterator[None]:
         """One transaction that has survived a power cut when it is over."""
         with self._lock, self._told():
-            self._db.execute("PRAGMA synchronous = FULL")
-            try:
-                with self._db:
-                    self._db.execute("BEGIN IMMEDIATE")
-                    yield
-            finally:
-                self._db.execute("PRAGMA synchronous = FULL")
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -88,6 +88,7 @@ class RunState:
             opened.callback(self._lock.release)
             self.journal = opened.enter_context(closing(Journal(self.directory / JOURNAL)))
             self.answers = opened.enter_context(closing(Answers(self.directory / ANSWERS)))
+            self._forget_answers_of_the_past()
             self.close = opened.pop_all().close
 
     def begin(self, record: RunRecord) -> RunRecord:
@@ -134,9 +135,14 @@ class RunState:
     def keep_extraction(self, extraction: Extraction) -> None:
         """The spool holds everything from now on, in the place of the answers."""
         self.journal.keep_document("extraction", extraction)
-        # What was decided stands, whether there is room to tidy up or not.
-        with suppress(StorageError):
-            self.answers.forget()
+        self._forget_answers_of_the_past()
+
+    def _forget_answers_of_the_past(self) -> None:
+        """Once everything is read, they count for nothing; a process may have died before it could drop them."""
+        if self.answers and self.extraction() is not None:
+            # What was decided stands, whether there is room to tidy up or not.
+            with suppress(StorageError):
+                self.answers.forget()
 
     def drop_spool(self) -> None:
         """Remove what was spooled; it can be built anew, or is delivered."""
@@ -164,6 +170,7 @@ class RunState:
 
     def keep_report(self, report: RunReport, *, delivered: bool = False) -> None:
         """Keep the report; of a run that is delivered, in the place of what was read."""
+        self._forget_answers_of_the_past()
         self.journal.keep_document("report", report, instead_of="extraction" if delivered else None)
         if delivered:
             self.drop_spool()

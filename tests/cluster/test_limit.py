@@ -115,10 +115,12 @@ def load(server: Server, *, seconds: float = 20, ceiling: int = CEILING, fixed: 
                 async with limit:
                     began = now()
                     wrong = await server.ask()
-                    if not fixed:
+                    if fixed:
+                        continue
+                    if wrong:
+                        limit.pushed_back(wrong, began)
+                    else:
                         limit.answered("a kind", now() - began, now())
-                        if wrong:
-                            limit.pushed_back(wrong)
 
         await asyncio.gather(*[work() for _ in range(ceiling + 8)])
         limit.settle()
@@ -183,10 +185,22 @@ def test_what_pushed_it_down_is_told() -> None:
 
 
 def test_signs_of_one_round_trip_count_once() -> None:
-    limit, _ = limit_at(8)
+    limit, clock = limit_at(8)
     for _ in range(5):
-        limit.pushed_back("throttled")
+        clock[0] += 0.1
+        limit.pushed_back("throttled", began=0.0)
     assert limit.places == 4
+
+
+def test_timeouts_that_began_under_a_higher_limit_say_nothing_of_the_lower_one() -> None:
+    limit, clock = limit_at(8)
+    clock[0] = 10.0
+    limit.pushed_back("timeout", began=0.0)
+    clock[0] = 14.0
+    limit.pushed_back("timeout", began=4.0)
+    assert limit.places == 4
+    limit.pushed_back("timeout", began=10.0)
+    assert limit.places == 3
 
 
 def test_kinds_that_differ_in_latency_do_not_pass_for_trouble() -> None:
@@ -223,24 +237,57 @@ def test_places_are_given_in_the_order_of_asking() -> None:
 
 
 def test_who_is_cancelled_while_waiting_takes_no_place_with_them() -> None:
-    async def main() -> int:
+    async def main() -> bool:
         limit = AdaptiveLimit(1, now)
-
-        async def hold() -> None:
-            async with limit:
-                await asyncio.sleep(1)
-
-        holder = asyncio.ensure_future(hold())
-        waiting = [asyncio.ensure_future(hold()) for _ in range(4)]
-        await asyncio.sleep(0.5)
+        await limit.__aenter__()
+        waiting = [asyncio.ensure_future(limit.__aenter__()) for _ in range(2)]
+        await asyncio.sleep(0)
         waiting[0].cancel()
-        # This one is cancelled in the very moment in which its place comes.
-        holder.add_done_callback(lambda _: waiting[1].cancel())
+        # The place of this one comes in the very moment in which it is cancelled.
+        await limit.__aexit__(None, None, None)
+        waiting[1].cancel()
         await asyncio.wait(waiting)
-        async with limit:
-            return sum(each.cancelled() for each in waiting)
+        async with asyncio.timeout(5), limit:
+            return all(each.cancelled() for each in waiting)
 
-    assert simulated(main()) == 2
+    assert simulated(main())
+
+
+def test_newcomers_wait_behind_those_that_wait() -> None:
+    async def main() -> list[str]:
+        limit, order = AdaptiveLimit(1, now), list[str]()
+
+        async def work(name: str) -> None:
+            async with limit:
+                order.append(name)
+
+        await limit.__aenter__()
+        first = asyncio.ensure_future(work("first"))
+        await asyncio.sleep(0)
+        await limit.__aexit__(None, None, None)
+        # Its place is free, and it has not come to take it.
+        await asyncio.gather(work("newcomer"), first)
+        return order
+
+    assert simulated(main()) == ["first", "newcomer"]
+
+
+def test_the_mean_is_over_time() -> None:
+    counts, clock = ConcurrencyCounts(), [0.0]
+    limit = AdaptiveLimit(4, lambda: clock[0], counts)
+    clock[0] = 3.0
+    limit.pushed_back("throttled", began=0.0)
+    clock[0] = 4.0
+    limit.settle()
+    assert (counts.min, counts.mean, counts.max, counts.last) == (1, (3 * 2 + 1 * 1) / 4, 2, 1)
+
+
+def test_a_limit_that_nobody_reaches_does_not_rise() -> None:
+    limit, clock = limit_at(8)
+    for _ in range(100):
+        clock[0] += 0.02
+        limit.answered("a kind", 0.02, clock[0])
+    assert limit.places == 8
 
 
 def limit_at(places: int) -> tuple[AdaptiveLimit, list[float]]:

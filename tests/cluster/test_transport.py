@@ -101,12 +101,12 @@ def test_the_ceiling_is_reached_and_never_exceeded(concurrency: int, serve: Serv
     app = sandbox(Rule(f"{LIST}/d[0-5]", Status(500), hits={1}), latency_seconds=0.004)
 
     async def work(transport: ClusterTransport) -> list[bytes | BaseException]:
-        names = [f"d{number}" for number in range(18)]
+        names = [f"d{number}" for number in range(30)]
         return await asyncio.gather(*[get(transport, database(name)) for name in names], return_exceptions=True)
 
     ends = with_transport(work, serve(app), concurrency=concurrency)
     assert all(isinstance(end, UnreadableError) and end.reason == "not_found" for end in ends)
-    assert app.hits.total() == 24
+    assert app.hits.total() == 36
     assert app.max_in_flight == concurrency
 
 

@@ -9,10 +9,12 @@ import stat
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from crdbexport.errors import StorageError
@@ -115,6 +117,38 @@ def test_a_block_of_zeros_holds_nothing(path: Path) -> None:
     path.write_bytes(bytes(4096))
     with closing(Answers(path)) as answers:
         assert not answers
+
+
+def test_what_is_whole_but_not_ours_ends_the_file(path: Path) -> None:
+    keep_fifty(path)
+    strange = msgspec.msgpack.encode({"of": "another version"})
+    with path.open("ab") as file:
+        file.write(HEADER.pack(len(strange), zlib.crc32(strange)) + strange)
+    assert recalled(path) == [b"answer %d" % number for number in range(50)]
+
+
+def test_what_is_damaged_meanwhile_is_asked_again(path: Path) -> None:
+    ends = keep_fifty(path)
+    with closing(Answers(path)) as answers:
+        os.truncate(path, ends[9] + 3)
+        assert answers.recall("question 9") == b"answer 9"
+        assert answers.recall("question 10") is None
+
+
+def test_a_length_that_was_torn_is_no_amount_of_memory(path: Path) -> None:
+    path.write_bytes(HEADER.pack(2**32 - 1, 0) + bytes(100))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with closing(Answers(path)) as answers:
+        assert not answers
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_a_link_in_its_place_is_refused(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"of somebody else")
+    path.symlink_to(tmp_path / "other")
+    with pytest.raises(StorageError):
+        Answers(path)
+    assert (tmp_path / "other").read_bytes() == b"of somebody else"
 
 
 def test_what_is_forgotten_gives_its_space_back(answers: Answers, path: Path) -> None:

@@ -163,7 +163,7 @@ class Points:
         original = HttpClient.send
 
         async def send(client: HttpClient, method: str, url: str, **others: Any) -> Any:
-            path = url.split("/", 3)[-1]
+            path = url.split("/", 3)[-1] + str(others.get("below", ""))
             self.reach("before request", f"{method} {path}")
             reply = await original(client, method, url, **others)
             self.reach("after reply", f"{method} {path}")

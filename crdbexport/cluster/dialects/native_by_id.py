@@ -116,7 +116,7 @@ def _whole(listing: list[Table] | UnreadableError) -> list[Table]:
 
 
 def _grants_of(kind: str, descriptor_id: int) -> Endpoint:
-    return Endpoint("GET", ("grants", kind, str(descriptor_id)), trailing_slash=True)
+    return Endpoint("GET", ("grants", kind, str(descriptor_id)), trailing_slash=True, like=f"grants of a {kind}")
 
 
 def _grants(reply: IdGrantsReply) -> list[Grant]:
