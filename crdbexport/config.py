@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -152,8 +152,9 @@ def convert(settings: Any, wanted: Any, *, where: str) -> Any:
 def _decode(wanted: type, value: Any) -> Any:
     if wanted is Path and isinstance(value, str):
         return Path(value).expanduser()
-    if wanted is Secret and isinstance(value, str):
-        return Secret(value)
+    if wanted is Secret and isinstance(value, str | int):
+        # Settings of stores are texts, also those that TOML writes as true or 8080.
+        return Secret(value if isinstance(value, str) else str(value).lower())
     if isinstance(value, wanted):
         return value
     # msgspec adds the place to these, but not to an error of its own.
@@ -172,7 +173,15 @@ def _explained(problem: str, wanted: Any) -> str:
     missing = re.search(r"missing required field `(.+)`", text)
     if missing:
         return f"option {missing[1]!r} is required"
-    return f"{option}: {text}" if option else text
+    return f"{option}: {text}{_choices(text, option, wanted)}" if option else text
+
+
+def _choices(text: str, option: str, wanted: Any) -> str:
+    """What there is to choose from, where an option that is one of a few texts is another."""
+    kind = next((each.type for each in msgspec.structs.fields(wanted) if each.encode_name == option), None)
+    literals = [each for each in (kind, *get_args(kind)) if get_origin(each) is Literal]
+    choices = ", ".join(repr(value) for each in literals for value in get_args(each))
+    return f"; give one of {choices}" if choices and text.startswith("Invalid enum value") else ""
 
 
 def check(config: ExportConfig) -> None:

@@ -15,6 +15,7 @@ from crdbexport.config import (
     Secret,
     base_url,
     check,
+    convert,
     is_loopback,
     logical_time,
     parse_config,
@@ -164,12 +165,18 @@ def test_settings_are_converted_and_checked() -> None:
         ({"stream": ["tabels"]}, "stream[0]: Invalid enum value 'tabels'"),
         ({"sinks": {"lake": 3}}, "sinks: Expected `object`, got `int`"),
         ({"password_file": 3}, "password_file: Expected `Path`, got `int`"),
+        ({"dialect": "nativ"}, "dialect: Invalid enum value 'nativ'; give one of 'auto', 'documented', 'native'"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         parse_config(settings, where="here")
     assert str(refusal.value).startswith(f"here: {reason}")
+
+
+@pytest.mark.parametrize(("given", "text"), [(True, "true"), (8080, "8080"), ("Text", "Text")])
+def test_a_secret_is_a_text_however_toml_writes_it(given: object, text: str) -> None:
+    assert convert(given, Secret, where="here").reveal() == text
 
 
 def test_a_file_and_what_is_laid_over_it_make_a_config(tmp_path: Path) -> None:

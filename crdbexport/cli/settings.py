@@ -105,8 +105,19 @@ def _sinks(
             raise ConfigError(
                 f"--sink-option {found['name']}.{found['key']}: no sink is named {found['name']!r}; there is: {known}"
             )
-        sinks[found["name"]][found["key"].replace("-", "_")] = found["value"]
+        _lay(sinks[found["name"]], found["key"], found["value"])
     return sinks
+
+
+def _lay(options: dict[str, Any], key: str, value: str) -> None:
+    """Set an option, or with KEY.NAME one entry of an option that is a table; NAME may itself hold dots."""
+    option, dot, entry = key.partition(".")
+    option = option.replace("-", "_")
+    if dot:
+        table = options.get(option)
+        options[option] = {**(table if isinstance(table, dict) else {}), entry: value}
+    else:
+        options[option] = value
 
 
 def _parsed(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ import random
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +21,9 @@ from crdbexport.sinks.staging import Staging
 
 OBJECT = ("database_name", "schema_name", "table_name")
 _REMEMBERED_OBJECTS = 100_000
+_SECRET_WORDS = ("key", "secret", "token", "password", "credential", "sas", "connection_string", "service_account")
 _ATTEMPTS = 12
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.05, 5.0
 
 
@@ -65,6 +68,11 @@ def refuse_unwritable(directory: Path, option: str) -> None:
         ) from error
 
 
+def is_secret_setting(name: str) -> bool:
+    """Whether a setting of a store or catalog, by its name, holds what must not be shown."""
+    return any(word in name.lower().replace("-", "_") for word in _SECRET_WORDS)
+
+
 def commit_id(run: Run) -> str:
     """What a commit of the run is known by in its tables: the same in every attempt, and of no other run."""
     return "crdbexport-" + sha256(f"{run.cluster}\0{run.run_id}".encode()).hexdigest()[:32]
@@ -76,6 +84,19 @@ def refuse_undoing(run: Run, stream: str) -> SinkRefusedError:
         f"table {shown(stream)} holds records of this cluster from a later run, which run {shown(run.run_id)} would "
         "undo; start a new run instead"
     )
+
+
+def refuse_other_reading(run: Run, stream: str) -> SinkRefusedError:
+    """The error for a run that the table holds as it was read at another time, before its state was lost."""
+    return SinkRefusedError(
+        f"table {shown(stream)} holds run {shown(run.run_id)} already, as it was read at another time; give another "
+        "--run-id"
+    )
+
+
+def read_at(run: Run) -> int:
+    """When the run was read, in microseconds: the same in every attempt, unless the cluster is read anew."""
+    return (run.extracted_at - _EPOCH) // timedelta(microseconds=1)
 
 
 def fields_to_add(stream: str, declared: pa.Schema, held: pa.Schema) -> list[pa.Field]:

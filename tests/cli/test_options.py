@@ -167,6 +167,13 @@ def test_sink_options_are_laid_over_the_sinks_of_any_source(settle: Settle, monk
     assert given == {"lake": {"type": "parquet", "path": "/with=equals"}}
 
 
+def test_a_sink_option_may_name_one_entry_of_a_table(settle: Settle) -> None:
+    file = "[sinks.lake]\ntype = 'iceberg'\nproperties = { uri = '/a', 's3.region' = 'x' }\n"
+    options = ["--sink-option", "lake.properties.uri=/b", "--sink-option", "lake.properties.s3.access-key=k"]
+    given = settle(*options, file=file).config.sinks["lake"]["properties"]
+    assert given == {"uri": "/b", "s3.region": "x", "s3.access-key": "k"}
+
+
 def test_transforms_come_from_the_file_in_its_order(settle: Settle) -> None:
     file = "[[transforms]]\ntype = 'mask'\nfields = ['grantee']\n[[transforms]]\ntype = 'filter'\n"
     assert [each["type"] for each in settle(file=file).config.transforms] == ["mask", "filter"]

@@ -72,6 +72,14 @@ def test_a_sink_is_shown_with_its_options_and_its_target(run_cli: Run) -> None:
     assert options["row_group_rows"].endswith("default 65536")
 
 
+def test_options_are_shown_in_columns_and_in_words_of_their_own(run_cli: Run) -> None:
+    told = run_cli("plugins", "show", "jsonl").out.splitlines()[2:]
+    assert [line.split()[0] for line in told] == ["timeout_seconds", "path", "compression"]
+    assert len({line.index(" default") for line in told if " default" in line}) == 1
+    for word in ("NODEFAULT", "Literal", "Optional", "pathlib"):
+        assert word not in "".join(told)
+
+
 def test_a_transform_is_shown_with_its_options(run_cli: Run) -> None:
     told = run_cli("plugins", "show", "mask").out
     assert told.startswith("mask: Replaces the values of chosen fields")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 
@@ -14,6 +15,8 @@ from crdbexport.cli.options import PLUGIN_OPTIONS, with_options
 from crdbexport.cli.plugins.loading import loaded, redaction
 
 if TYPE_CHECKING:
+    from msgspec.structs import FieldInfo
+
     from crdbexport.plugin_info import Offer, PluginInfo
     from crdbexport.plugin_manager import Plugins
 
@@ -55,10 +58,13 @@ def show(name: str, no_plugins: bool, plugin: tuple[Path, ...]) -> None:
         raise PluginError(f"{name}: its Config is not a msgspec struct", plugin=offer.plugin.label)
     say(f"{name}: {_first_sentence(offer.kind)}")
     say(f"  from {offer.plugin.label} ({offer.plugin.location})")
-    for field in msgspec.structs.fields(offer.kind.Config):
-        needed = "required" if field.required else f"default {field.default!r}"
-        mark = "  (TARGET)" if field.name == target else ""
-        say(f"  {field.name:<18} {_type_name(field.type):<24} {needed}{mark}")
+    options = [
+        (field.name, _type_name(field.type), _default(field) + ("  (TARGET)" if field.name == target else ""))
+        for field in msgspec.structs.fields(offer.kind.Config)
+    ]
+    widths = [max(map(len, column)) for column in zip(*options, strict=True)]
+    for option in options:
+        say("  " + " ".join(cell.ljust(width) for cell, width in zip(option, widths, strict=True)).rstrip())
 
 
 def _listed(info: PluginInfo, plugins: Plugins) -> dict[str, Any]:
@@ -95,7 +101,26 @@ def _first_sentence(kind: type) -> str:
     return (inspect.getdoc(kind) or "").split("\n")[0]
 
 
+def _default(field: FieldInfo) -> str:
+    """What an option is when it is left out; None and what is empty are as good as nothing."""
+    if field.required:
+        return "required"
+    from msgspec import NODEFAULT
+
+    # What is made anew for each sink is empty at first.
+    is_nothing = field.default is None or field.default is NODEFAULT
+    return "default none" if is_nothing else f"default {field.default!r}"
+
+
 def _type_name(kind: Any) -> str:
+    """The type in the words of Python, without the modules and the names that only typing knows."""
+    origin, arguments = get_origin(kind), get_args(kind)
     if hasattr(kind, "__metadata__"):
-        return _type_name(get_args(kind)[0])
-    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind).replace("typing.", "")
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin in (Union, UnionType):
+        return " | ".join(_type_name(each) for each in arguments if each is not NoneType)
+    if arguments:
+        return f"{_type_name(origin)}[{', '.join(map(_type_name, arguments))}]"
+    return kind.__name__ if isinstance(kind, type) else "..." if kind is ... else str(kind).replace("typing.", "")

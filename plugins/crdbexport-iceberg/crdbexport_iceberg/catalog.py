@@ -37,19 +37,24 @@ def opened(name: str, properties: Mapping[str, Secret]) -> Iterator[Catalog]:
         yield catalog
 
 
+def settings_of(name: str, properties: Mapping[str, Secret]) -> dict[str, str]:
+    """What is known of the catalog: from pyiceberg's file and environment, and from the options, which go before."""
+    from pyiceberg.utils.config import Config
+
+    configured = {each: str(value) for each, value in (Config().get_catalog_config(name) or {}).items()}
+    return {**configured, **{each: value.reveal() for each, value in properties.items()}}
+
+
 def check_reachable(name: str, properties: Mapping[str, Secret]) -> None:
     """Refuse a server that does not answer, and a warehouse on this machine that takes no files.
 
     Without it, a server whose packets are dropped is waited for as long as the system does.
     """
-    from pyiceberg.utils.config import Config
-
-    configured = Config().get_catalog_config(name) or {}
-    told = {**configured, **{each: value.reveal() for each, value in properties.items()}}
-    warehouse = urlsplit(str(told.get("warehouse", "")))
+    told = settings_of(name, properties)
+    warehouse = urlsplit(told.get("warehouse", ""))
     if warehouse.scheme in ("", "file") and warehouse.path:
         refuse_unwritable(Path(unquote(warehouse.path)).absolute(), "warehouse")
-    uri = urlsplit(str(told.get("uri", "")))
+    uri = urlsplit(told.get("uri", ""))
     if uri.scheme not in PORTS or uri.hostname is None or uri.scheme in getproxies():
         return
     try:

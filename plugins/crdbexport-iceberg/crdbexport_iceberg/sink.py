@@ -11,11 +11,10 @@ from typing import ClassVar, Literal
 from crdbexport import Batch, ConfigError, Outcome, Receipt, Run, Sink, SinkConfig, Staging
 from crdbexport.config import Secret
 from crdbexport.redaction import credentials_in
-from crdbexport.sinks.tables import Delivery
-from crdbexport_iceberg.catalog import check_reachable, opened
+from crdbexport.sinks.tables import Delivery, is_secret_setting
+from crdbexport_iceberg.catalog import check_reachable, opened, settings_of
 from crdbexport_iceberg.stream_table import StreamTable
 
-SECRET_WORDS = ("key", "secret", "token", "password", "credential", "sas", "connection-string", "connection_string")
 ENVIRONMENT = ("PYICEBERG_", "AWS_", "AZURE_", "GOOGLE_")
 
 
@@ -44,10 +43,10 @@ class IcebergSink(Sink):
 
     def secrets(self) -> Iterable[str]:
         yield from super().secrets()
-        given = {name: value.reveal() for name, value in self.config.properties.items()}
+        given = settings_of(self.config.catalog, self.config.properties)
         given |= {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT)}
         for name, value in given.items():
-            if any(word in name.lower() for word in SECRET_WORDS):
+            if is_secret_setting(name):
                 yield value
             yield from credentials_in(value)
 

@@ -12,14 +12,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crdbexport import Artifact, Run, SinkError
-from crdbexport.sinks.tables import Delivery, commit_id, fields_to_add, refuse_undoing, shaped, waits
+from crdbexport.sinks.tables import (
+    Delivery,
+    commit_id,
+    fields_to_add,
+    read_at,
+    refuse_other_reading,
+    refuse_undoing,
+    shaped,
+    waits,
+)
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.expressions import BooleanExpression
     from pyiceberg.table import Table, Transaction
 
-COMMIT_ID = "crdbexport.commit-id"
+COMMIT_ID, READ_AT = "crdbexport.commit-id", "crdbexport.read-at"
 RETRIES = "commit.retry.num-retries"
 NEW_TABLE = {
     # Bounds of texts are cut to 16 characters; whole ones tell which files hold one cluster, or one run, alone.
@@ -83,7 +92,7 @@ class StreamTable:
         return int(snapshot.summary["added-files-size"] or 0) if snapshot and snapshot.summary else None
 
     def _write(self, table: Table, transaction: Transaction, delivery: Delivery) -> None:
-        mark = {COMMIT_ID: commit_id(delivery.run)}
+        mark = {COMMIT_ID: commit_id(delivery.run), READ_AT: str(read_at(delivery.run))}
         batches, schema = delivery.batches(self.stream), self.schema
         if delivery.replaces:
             of_cluster = _where(cluster=delivery.run.cluster)
@@ -102,15 +111,23 @@ class StreamTable:
                 yield staying
 
     def _is_there(self, table: Table, delivery: Delivery) -> bool:
-        """Whether the run has its commit: among the snapshots, or, as these expire, among what runs have added."""
-        wanted = commit_id(delivery.run)
-        if any(each.summary and each.summary[COMMIT_ID] == wanted for each in table.snapshots()):
+        """Whether the run has its commit: among the snapshots, or, as these expire, among what runs have added.
+
+        One that was read anew under its id may only replace the state that it left.
+        """
+        run = delivery.run
+        summaries = (each.summary for each in table.snapshots() if each.summary)
+        marks = [each for each in summaries if each[COMMIT_ID] == commit_id(run)]
+        if marks and marks[-1][READ_AT] == str(read_at(run)):
             return True
         if delivery.replaces:
             return False  # A present state that is made again is the same.
-        own = _where(cluster=delivery.run.cluster, run_id=delivery.run.run_id)
-        found = table.scan(own, selected_fields=("run_id",), limit=1).to_arrow_batch_reader()
-        return any(batch.num_rows for batch in found)
+        own = _where(cluster=run.cluster, run_id=run.run_id)
+        found = table.scan(own, selected_fields=("extracted_at",), limit=1).to_arrow_batch_reader()
+        times = [each for batch in found for each in batch.column(0).to_pylist()]
+        if marks or any(each != run.extracted_at for each in times):
+            raise refuse_other_reading(run, self.stream)
+        return bool(times)
 
     def _refuse_undoing(self, table: Table, run: Run) -> None:
         held = table.scan(_where(cluster=run.cluster), selected_fields=("extracted_at",)).to_arrow_batch_reader()

@@ -399,3 +399,32 @@ def test_the_distribution_declares_the_plugin() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     [(name, module)] = project["entry-points"]["crdbexport"].items()
     assert EntryPoint(name, module, "crdbexport").load() is crdbexport_iceberg
+
+
+def test_a_run_that_was_read_anew_is_not_told_as_published(tmp_path: Path) -> None:
+    deliver(tmp_path, run_of(1), some(run_of(1), 2))
+    anew = replace(run_of(2), run_id="r1")
+
+    with pytest.raises(SinkRefusedError, match="as it was read at another time; give another --run-id"):
+        deliver(tmp_path, anew, some(anew, 3))
+
+    assert len(rows(tmp_path, "databases")) == 2
+
+
+def test_a_run_that_was_read_anew_replaces_the_state_that_it_left(tmp_path: Path) -> None:
+    deliver(tmp_path, run_of(1), some(run_of(1), 2), "merge")
+    anew = replace(run_of(2), run_id="r1")
+
+    deliver(tmp_path, anew, some(anew, 3), "merge")
+
+    assert {row["extracted_at"] for row in rows(tmp_path, "databases")} == {anew.extracted_at}
+    assert len(rows(tmp_path, "databases")) == 3
+
+
+def test_secrets_of_the_catalogs_file_are_known_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYICEBERG_HOME", str(tmp_path))
+    (tmp_path / ".pyiceberg.yaml").write_text(
+        "catalog:\n  test:\n    uri: postgresql://u:in-the-uri@host/db\n    s3.secret-access-key: in-the-file\n"
+    )
+    secrets = set(sink_at(tmp_path, properties={}).secrets())
+    assert {"in-the-uri", "in-the-file"} <= secrets

@@ -49,7 +49,7 @@ class PostgresSink(Sink):
         """Goes before the password in the URI and that of the environment."""
         schema: str = "crdbexport"
         """The schema that holds the tables; the first run that commits creates it."""
-        lock_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+        lock_timeout_seconds: Annotated[float, msgspec.Meta(ge=0.001, le=1_000_000)] = 60.0
         """How long a commit waits for another run's, or for whoever else holds the tables."""
         timeout_seconds: float = 1800.0
 
