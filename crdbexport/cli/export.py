@@ -38,6 +38,8 @@ def command(ctx: click.Context, /, **params: Any) -> None:
     Exit codes: 0 complete; 2 wrong usage or configuration; 3 incomplete, gaps declared; 4 refused for good;
     5 not now, run it again; 130 and 143 stopped.
     """
+    # Arrow's own allocators keep for themselves what they were given back, a fifth of a run's memory.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from crdbexport.cli.progress import showing
     from crdbexport.runner import export
     from crdbexport.supervision import Stop
@@ -54,11 +56,6 @@ def command(ctx: click.Context, /, **params: Any) -> None:
 
 def _prepare_process() -> None:
     """What suits a process that does nothing else; measured in docs/performance.md."""
-    import pyarrow as pa
-
     # Records make no cycles: looking for some among all that was imported took a tenth of a run's time.
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
-    # Arrow's own allocator keeps for itself what it was given back, a quarter of a run's memory.
-    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
-        pa.set_memory_pool(pa.system_memory_pool())

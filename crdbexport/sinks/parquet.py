@@ -25,7 +25,7 @@ class ParquetSink(DirectorySink):
         """The directory to publish to."""
         compression_level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
         """The effort of zstd."""
-        row_group_rows: Annotated[int, msgspec.Meta(ge=1_000, le=1_000_000)] = 65_536
+        row_group_rows: Annotated[int, msgspec.Meta(ge=1_000, le=1_000_000)] = 32_768
         """How many rows are held in memory per stream, and written as one row group."""
 
     type_name: ClassVar[str] = "parquet"

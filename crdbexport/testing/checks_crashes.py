@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
-from crdbexport.sinks.base import Run, Sink
+from crdbexport.sinks.base import Run
 from crdbexport.testing.check import CheckFailedError, NotApplicableError, check
-from crdbexport.testing.children import in_child, without_room
+from crdbexport.testing.children import ChildEnd, in_child
+from crdbexport.testing.delivery import Delivery, Fault, no_fault
 from crdbexport.testing.faults import KilledInCommit, KilledSink
 from crdbexport.testing.feed import Feed
 from crdbexport.testing.harness import Batches, Harness
 from crdbexport.testing.samples import records, sample_run
 
+IMPORT_SECONDS = 10.0  # Besides the patience for the run itself: every process imports the sink's library anew.
 FEW_STREAMS = ("databases", "tables")
 ROOM_BYTES = (65_536, 4_096, 0)
 BIG_BATCHES, BIG_ROWS, BIG_VALUE_BYTES = 10, 2, 20_000
@@ -24,7 +25,7 @@ BIG_BATCHES, BIG_ROWS, BIG_VALUE_BYTES = 10, 2, 20_000
 def crash_while_writing(h: Harness) -> None:
     """A process that is killed between two batches leaves nothing; the same run then is whole, and there once."""
     run = sample_run()
-    _kill(h, run, KilledSink(h.sink(), "write", 4))
+    _kill(h, run, partial(KilledSink, method="write", number=4))
     if h.capabilities.transactional:
         h.must_hold_nothing_of(run, "died while it wrote")
     h.must_hold(h.deliver(run), repeats=not h.capabilities.idempotent)
@@ -34,7 +35,7 @@ def crash_while_writing(h: Harness) -> None:
 def crash_before_commit(h: Harness) -> None:
     """A process that is killed before it commits leaves nothing; the same run then is whole, and there once."""
     run = sample_run()
-    _kill(h, run, KilledSink(h.sink(), "commit"))
+    _kill(h, run, partial(KilledSink, method="commit"))
     if h.capabilities.transactional:
         h.must_hold_nothing_of(run, "died before its commit")
     h.must_hold(h.deliver(run), repeats=not h.capabilities.idempotent)
@@ -66,7 +67,7 @@ def crash_while_replacing(h: Harness) -> None:
 def crash_after_commit(h: Harness) -> None:
     """A run that was committed just before its process was killed is there, and once when it is delivered again."""
     run = sample_run()
-    dead = _kill(h, run, KilledSink(h.sink(), "commit", after=True))
+    dead = _kill(h, run, partial(KilledSink, method="commit", after=True))
     h.must_hold(dead, repeats=not h.capabilities.idempotent)
     h.must_hold(h.deliver(run), repeats=not h.capabilities.idempotent)
 
@@ -83,7 +84,7 @@ def disk_full(h: Harness) -> None:
     for room in ROOM_BYTES:
         run = sample_run(cluster=f"room {room}")
         feed = h.feed(run, _big(run))
-        if _with_little_room(feed, room, h.patience)["status"] == "committed":
+        if _status_with_little_room(h, feed, room) == "committed":
             h.must_hold(*feeds, feed)
         else:
             failed += 1
@@ -95,18 +96,25 @@ def disk_full(h: Harness) -> None:
         raise CheckFailedError("the sink commits where no file can grow; declare files=False if it writes none here")
 
 
-def _kill(h: Harness, run: Run, sink: Sink) -> Feed:
+def _kill(h: Harness, run: Run, fault: Fault) -> Feed:
     """Deliver the run in a process that the sink kills."""
-    feed = h.feed(run, sink=sink)
-    end = in_child(partial(_ended, feed), h.patience)
+    feed = h.feed(run)
+    end = _delivered(h, feed, fault)
     if not end.killed:
-        raise CheckFailedError(f"the run ended before its process could be killed: {end.answer}")
+        raise CheckFailedError(f"the run ended before its process could be killed: {_outcome(end)}")
     return feed
 
 
-def _ended(feed: Feed) -> dict[str, Any]:
-    feed.begin().wait()
-    return {"status": feed.status, "error": feed.told}
+def _delivered(h: Harness, feed: Feed, fault: Fault = no_fault, *, room: int | None = None) -> ChildEnd:
+    """Deliver what the feed holds, in a process of its own. The feed, which is not begun, is there to compare with."""
+    delivery = Delivery(
+        type(feed.sink), feed.sink.config, feed.run, feed.batches, feed.directory / "child", h.patience, fault, room
+    )
+    return in_child(delivery, h.patience + IMPORT_SECONDS)
+
+
+def _outcome(end: ChildEnd) -> str:
+    return ": ".join(filter(None, (end.answer["status"], end.answer["error"])))
 
 
 def _killed_in_commit(h: Harness, earlier: Run | None = None) -> Iterator[tuple[Harness, Feed]]:
@@ -116,26 +124,28 @@ def _killed_in_commit(h: Harness, earlier: Run | None = None) -> Iterator[tuple[
     """
     for at in _points(_calls_in_commit(h, earlier), h.kit.crash_points):
         with h.elsewhere(f"killed at {at}") as there:
-            dead = _ready(there, earlier, KilledInCommit(there.sink(), at))
-            in_child(partial(_ended, dead), h.patience)
+            dead = _ready(there, earlier)
+            _must_be_killed_or_commit(_delivered(there, dead, partial(KilledInCommit, at=at)))
             yield there, dead
 
 
 def _calls_in_commit(h: Harness, earlier: Run | None) -> int:
-    """At how many points a commit can be killed; told by the second one, for some libraries are imported late."""
-    counts = []
-    for name in ("warming up", "counting"):
-        with h.elsewhere(name) as there:
-            sink = KilledInCommit(there.sink())
-            there.committed(_ready(there, earlier, sink).begin().wait())
-            counts.append(sink.seen)
-    return counts[-1]
+    """At how many points a commit can be killed."""
+    with h.elsewhere("counting") as there:
+        end = _delivered(there, _ready(there, earlier), KilledInCommit)
+        _must_be_killed_or_commit(end)
+        return int(end.answer["calls"])
 
 
-def _ready(h: Harness, earlier: Run | None, sink: Sink) -> Feed:
+def _must_be_killed_or_commit(end: ChildEnd) -> None:
+    if not end.killed and end.answer["status"] != "committed":
+        raise CheckFailedError(f"the run was not committed: {end.answer['error']}")
+
+
+def _ready(h: Harness, earlier: Run | None) -> Feed:
     if earlier is not None:
         h.deliver(earlier)
-    return h.feed(sample_run(streams=FEW_STREAMS), sink=sink)
+    return h.feed(sample_run(streams=FEW_STREAMS))
 
 
 def _points(calls: int, points: int) -> list[int]:
@@ -144,16 +154,14 @@ def _points(calls: int, points: int) -> list[int]:
     return sorted({later[(len(later) - 1) * number // (points - 1)] for number in range(points)}) if later else []
 
 
-def _with_little_room(feed: Feed, room: int, patience: float) -> dict[str, Any]:
-    def work() -> dict[str, Any]:
-        without_room(room)
-        return _ended(feed)
-
-    end = in_child(work, patience)
-    if "status" not in end.answer:
-        why = end.answer.get("error", "the process was killed")
-        raise CheckFailedError(f"with room for {room} bytes a file: {why}")
-    return end.answer
+def _status_with_little_room(h: Harness, feed: Feed, room: int) -> str:
+    try:
+        end = _delivered(h, feed, room=room)
+    except CheckFailedError as failure:
+        raise CheckFailedError(f"with room for {room} bytes a file: {failure}") from failure.__cause__
+    if end.killed:
+        raise CheckFailedError(f"with room for {room} bytes a file: the process was killed")
+    return str(end.answer["status"])
 
 
 def _big(run: Run) -> Batches:

@@ -16,17 +16,22 @@ from crdbexport.testing.comparing import difference
 from crdbexport.testing.faults import FailingSink, InterruptedSink
 from crdbexport.testing.feed import outcome_of
 from crdbexport.testing.harness import Batches, Harness
-from crdbexport.testing.samples import DAY, records, sample_run
+from crdbexport.testing.samples import DAY, records, sample_run, some_of_everything
+
+MORE_THAN_A_BUFFER = 5_000
 
 
 @check("safety")
 def nothing_before_commit(h: Harness) -> None:
     """Readers see nothing of a run before it commits, unless the sink declares otherwise."""
     gate = threading.Event()
-    feed = h.feed(sample_run()).begin(gate.is_set)
+    run = sample_run()
+    # More than a file's buffer keeps back by itself.
+    many = ("columns", records("columns", MORE_THAN_A_BUFFER, run=run, first=5))
+    feed = h.feed(run, [*some_of_everything(run), many]).begin(gate.is_set)
     try:
         h.until(lambda: feed.lane.written or feed.lane.ended.is_set())
-        early = h.rows_of(feed.run)
+        early = _seen_early(h, run)
     finally:
         gate.set()
         feed.wait()
@@ -36,6 +41,14 @@ def nothing_before_commit(h: Harness) -> None:
     if not h.capabilities.transactional and not early:
         raise CheckFailedError("transactional=False is declared, and yet readers see nothing before the commit")
     h.must_hold(feed)
+
+
+def _seen_early(h: Harness, run: Run) -> int:
+    try:
+        return h.rows_of(run)
+    except Exception as error:
+        what = f"what readers find before the commit cannot be read: {type(error).__name__}: {error}"
+        raise CheckFailedError(what) from error
 
 
 @check("safety", needs="transactional")

@@ -1,20 +1,34 @@
-"""Processes of their own for what would hurt this one: to be killed, or to have no room for a file."""
+"""Processes of their own for what would hurt this one: to be killed, or to have no room for a file.
+
+They are forked by a server (`fork_server.py`), and not from this process: a library with threads of its own, which a
+sink has used here, would hang in a fork of it. What a process is to do is pickled (`errands.py`).
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
-import signal
-import time
-import warnings
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from typing import Any
 
 import msgspec
 
 from crdbexport.testing.check import CheckFailedError, NotApplicableError
+from crdbexport.testing.errands import Work, packed
 
-_POLL_SECONDS = 0.002
+START_SECONDS = 60.0
+"""How long the server may take to import the kit."""
+_END_SECONDS = 5.0
+# The module path is given, so that the server runs the same crdbexport, wherever pytest has found it.
+_SERVE = (
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from crdbexport.testing.fork_server import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
+)
 
 
 @dataclass(frozen=True)
@@ -25,27 +39,23 @@ class ChildEnd:
     answer: dict[str, Any]
 
 
-def in_child(work: Callable[[], dict[str, Any]], seconds: float) -> ChildEnd:
-    """Do `work` in a fork of this process; its answer must be JSON. Raises where that takes too long."""
+def in_child(work: Work, seconds: float) -> ChildEnd:
+    """Do `work`, which must pickle, in a process that has imported nothing but the kit; its answer must be JSON.
+
+    The environment, the working directory and the module path are those of this process. Raises `CheckFailedError`
+    where that takes too long, and for what `work` raises.
+    """
     if not hasattr(os, "fork"):
         raise NotApplicableError("this platform cannot fork")
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Newer interpreters warn of threads that a fork leaves behind; those of libraries are idle here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        _work_and_end(work, writer)
-    os.close(writer)
-    try:
-        killed = _ended_by_kill(child, seconds)
-        with os.fdopen(os.dup(reader), "rb") as answer:
-            body = answer.read()
-    finally:
-        os.close(reader)
-    if not killed and not body:
+    killed, body = _servers.ended(packed(work), seconds)
+    if killed:
+        return ChildEnd(True, {})
+    if not body:
         raise CheckFailedError("the process that ran the sink ended without a word")
-    return ChildEnd(killed, msgspec.json.decode(body) if body else {})
+    answer = msgspec.json.decode(body)
+    if "failed" in answer:
+        raise CheckFailedError(answer["failed"])
+    return ChildEnd(False, answer["done"])
 
 
 def without_room(limit_bytes: int) -> None:
@@ -57,23 +67,77 @@ def without_room(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
 
 
-def _work_and_end(work: Callable[[], dict[str, Any]], writer: int) -> None:
-    try:
-        answer = work()
-    except BaseException as error:  # noqa: BLE001 (nothing of the child may go on as if it were the parent)
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    os.write(writer, msgspec.json.encode(answer))
-    os._exit(0)
+class _Server:
+    """The process that forks children, one at a time. It ends, and ends its child, when `_errands` is closed: at the
+    latest with this process, however that ends.
+    """
 
+    def __init__(self) -> None:
+        errands, self._errands = Pipe(duplex=False)
+        self._ends, ends = Pipe(duplex=False)
+        with errands, ends:
+            numbers = errands.fileno(), ends.fileno()
+            self._process = subprocess.Popen(  # noqa: S603 (this interpreter, and code that stands above)
+                [sys.executable, "-c", _SERVE, *map(str, numbers), *sys.path],
+                # A fork copies no threads, so the server shall have none: NumPy's would start with its import.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                pass_fds=numbers,
+                start_new_session=True,  # A Ctrl-C is for this process alone.
+            )
 
-def _ended_by_kill(child: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+    def ended(self, errand: bytes, seconds: float) -> tuple[bool, bytes]:
+        """Whether the child was killed, and what it answered."""
+        self._errands.send_bytes(errand)
+        if not self._ends.poll(seconds):
             raise CheckFailedError(f"the process that ran the sink did not end within {seconds:g} s")
-        time.sleep(_POLL_SECONDS)
+        killed, body = self._ends.recv()
+        return killed, body
+
+    def ready(self) -> bool:
+        return self._ends.poll(START_SECONDS) and bool(self._ends.recv_bytes())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._errands.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._ends.close()
+
+
+class _Servers:
+    """The server of this process, started when it is first needed, and anew where it could not go on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: _Server | None = None
+
+    def ended(self, errand: bytes, seconds: float) -> tuple[bool, bytes]:
+        with self._lock:
+            try:
+                return self._server().ended(errand, seconds)
+            except BaseException as error:
+                self.close()
+                if isinstance(error, EOFError | BrokenPipeError):
+                    raise CheckFailedError("the process that starts those for the sink has ended") from error
+                raise
+
+    def close(self) -> None:
+        server, self._running = self._running, None
+        if server is not None:
+            server.close()
+
+    def _server(self) -> _Server:
+        if self._running is None:
+            self._running = _Server()
+            atexit.register(self.close)
+            if not self._running.ready():
+                raise EOFError
+        return self._running
+
+
+_servers = _Servers()

@@ -79,7 +79,10 @@ class SinkConformance:
     """The target from the command line. Where it is a directory, the places are made in it."""
 
     def make_sink(self, place: Path) -> Sink:
-        """A fresh sink; always on the same target for the same place."""
+        """A fresh sink; always on the same target for the same place.
+
+        Checks that kill a process make it there of its class and its options, as an export does: both must pickle.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define make_sink(self, place)")
 
     def read_back(self, place: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:

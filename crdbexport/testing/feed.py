@@ -34,8 +34,8 @@ class Feed:
         patience: float,
         outcome: Outcome | None = None,
     ) -> None:
-        self.run, self.sink = run, sink
-        self._batches, self._patience = batches, patience
+        self.run, self.batches, self.sink, self.directory = run, batches, sink, directory
+        self._patience = patience
         self.spool = Spool(directory / "spool")
         self._outcome = outcome or outcome_of(run, batches)
         self._letters = DeadLetters(directory / "dead_letters.jsonl", run.sink_name)
@@ -90,7 +90,7 @@ class Feed:
     def accepted(self, stream: str) -> list[Mapping[str, Any]]:
         """The rows of a stream that the sink has taken."""
         refused = self.refused_ids
-        rows = (row for name, data in self._batches if name == stream for row in data.to_pylist())
+        rows = (row for name, data in self.batches if name == stream for row in data.to_pylist())
         return [row for row in rows if row["record_id"] not in refused]
 
     def _give_up(self) -> None:

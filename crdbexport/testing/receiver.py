@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -59,6 +60,13 @@ class Receiver:
             self._completed.add(run)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up, as one does that is killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def receiving(secret: str) -> Iterator[Receiver]:
     """A receiver on a loopback port for as long as the context lasts."""
@@ -75,7 +83,7 @@ def receiving(secret: str) -> Iterator[Receiver]:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing is logged."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

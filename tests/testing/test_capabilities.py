@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from pathlib import Path
 from typing import ClassVar
@@ -10,8 +11,9 @@ from typing import ClassVar
 import pytest
 
 from crdbexport import Batch, ConfigError, Receipt, RecordRefusedError, Run, SinkError, SinkRefusedError
-from crdbexport.testing import Capabilities
+from crdbexport.testing import Capabilities, records
 from crdbexport.testing.check import Check, CheckFailedError, NotApplicableError
+from crdbexport.testing.checks_safety import MORE_THAN_A_BUFFER
 from crdbexport.testing.runner import CHECKS, try_check
 from tests.testing.good_sinks import GoodConformance, GoodSink
 
@@ -35,6 +37,18 @@ class StreamingSink(GoodSink):
 
     def abort(self, error: BaseException) -> None:
         pass
+
+
+class TornSink(GoodSink):
+    """Writes bit by bit where readers look."""
+
+    def write(self, batch: Batch) -> None:
+        super().write(batch)
+        self.config.path.mkdir(parents=True, exist_ok=True)
+        (self.config.path / f"{self.stem()}.json").write_text(json.dumps(self.document(), default=str)[:-1])
+
+    def replaced(self) -> list[Path]:
+        return []
 
 
 class AtLeastOnceSink(GoodSink):
@@ -126,6 +140,7 @@ LIES = [
     (GoodSink, Capabilities(evolves=False), "added_field", "evolves=False is declared"),
     (GoodSink, Capabilities(files=False), "disk_full", "files=False is declared"),
     (StreamingSink, Capabilities(), "nothing_before_commit", "before the commit"),
+    (TornSink, Capabilities(), "nothing_before_commit", "before the commit cannot be read: JSONDecodeError"),
     (AtLeastOnceSink, Capabilities(), "same_run_twice", "5 records should be there and 10 are"),
     (RefusingSink, Capabilities(), "poison_record", "refuses_records is not declared"),
     (ExclusiveSink, Capabilities(), "side_by_side", "somebody else publishes"),
@@ -139,6 +154,11 @@ def test_a_declaration_that_is_not_true_fails(
 ) -> None:
     with pytest.raises(CheckFailedError, match=told):
         try_check(BY_NAME[name], conformance(sink, declared), tmp_path)
+
+
+def test_no_buffer_hides_what_is_published_early() -> None:
+    largest_buffer = 128 * 1024
+    assert len(repr(records("columns", MORE_THAN_A_BUFFER).to_pylist())) > 4 * largest_buffer
 
 
 def test_a_sink_keeps_old_runs_in_one_way_only() -> None:

@@ -74,6 +74,7 @@ def test_programs_get_a_document(run_cli: Run) -> None:
     assert all(each["reason"] for each in document["checks"] if each["verdict"] != "passed")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("some_checks")
 def test_options_and_target_reach_the_sink(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []

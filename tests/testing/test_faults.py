@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
-from crdbexport import Batch, Outcome, Sink, SinkBusyError, SinkError
+from crdbexport import Batch, Outcome, Receipt, Sink, SinkBusyError, SinkError
 from crdbexport.testing import FailingSink, records, sample_run
-from crdbexport.testing.check import CheckFailedError
-from crdbexport.testing.children import in_child
+from crdbexport.testing.faults import KilledInCommit
 from tests.testing.good_sinks import GoodSink
 
 RUN = sample_run()
@@ -69,20 +70,24 @@ def test_it_looks_like_the_sink_that_it_fails(good: GoodSink) -> None:
     assert list(sink.directories()) == list(good.directories())
 
 
-def test_a_child_answers() -> None:
-    end = in_child(lambda: {"sum": 1 + 1}, 10.0)
-    assert (end.killed, end.answer) == (False, {"sum": 2})
+class ImportsLate(GoodSink):
+    """Imports a module of many calls, of its own and of others, in the commit."""
+
+    def commit(self) -> Receipt:
+        importlib.import_module("late_library")
+        return super().commit()
 
 
-def test_a_child_that_fails_says_how() -> None:
-    def fail() -> dict[str, int]:
-        raise ValueError("no")
-
-    assert in_child(fail, 10.0).answer == {"error": "ValueError: no"}
-
-
-def test_a_child_that_hangs_is_ended() -> None:
-    import threading
-
-    with pytest.raises(CheckFailedError, match=r"did not end within 0\.1 s"):
-        in_child(lambda: {"never": threading.Event().wait()}, 0.1)
+def test_calls_of_imports_are_no_points_at_which_a_commit_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_library.py").write_text("import os, wave\nfor _ in range(100): os.getpid()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    counts = []
+    for kind in (GoodSink, ImportsLate):
+        sink = KilledInCommit(kind(kind.Config(path=tmp_path / kind.__name__)))
+        sink.open(RUN)
+        sink.commit(RUN, OUTCOME)
+        counts.append(sink.seen)
+    assert 0 < counts[0] == counts[1]
+    assert "late_library" in sys.modules

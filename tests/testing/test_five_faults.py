@@ -95,7 +95,7 @@ FAULTS = {
         WRITE,
         f'{WRITE}\n        self.final.write_text("".join(self.lines))',
         "nothing_before_commit",
-        "readers see 30 records before the commit",
+        "readers see 5030 records before the commit",
     ),
     "loses the last batch": Fault(
         WRITE,

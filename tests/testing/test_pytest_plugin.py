@@ -33,6 +33,7 @@ def test_pytest_finds_the_plugin() -> None:
     assert any(each.startswith("pytest") for each in declared["optional-dependencies"]["testing"])
 
 
+@pytest.mark.slow
 def test_the_plugin_imports_nothing_but_pytest() -> None:
     ran = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["crdbexport", "crdbexport.testing", PLUGIN]

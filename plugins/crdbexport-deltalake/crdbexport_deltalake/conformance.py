@@ -12,19 +12,11 @@ from crdbexport.config import Secret
 from crdbexport.testing import Capabilities, SinkConformance
 from crdbexport_deltalake.sink import DeltaLakeSink
 
-FORKED = (
-    "the kit forks this process, and delta-rs does not work in a fork of a process that has used it; "
-    "tests/test_processes.py kills, and leaves without room, processes that were started anew"
-)
-
 
 class DeltaLakeConformance(SinkConformance):
     """Every run stays."""
 
     capabilities = Capabilities(append_only=True)
-    not_applicable: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("crash_in_commit", "crash_while_replacing", "crash_after_commit", "disk_full"), FORKED
-    )
     wrong_options: ClassVar[dict[str, Any]] = {"root": "/dev/null/lake", "mode": "replace"}
     mode: ClassVar[Literal["append", "merge"]] = "append"
 

@@ -18,15 +18,19 @@ from crdbexport.sinks.tables import refuse_unwritable
 IMPATIENT = {"max_retries": "2", "retry_timeout": "15s", "connect_timeout": "5s", "timeout": "10s"}
 REFUSALS = {
     # What is asked last, where nothing else has any, is the machine's own metadata service.
-    r"loading credentials|CredentialsNotLoaded|/latest/api/token": "found no credentials; set them in the environment, "
-    "or as storage_options",
+    r"loading credentials|CredentialsNotLoaded|/latest/api/token|Missing \w*AccessKey": "found no "
+    "credentials; set them in the environment, or as storage_options",
     r"NoSuchBucket|bucket does not exist": "there is no such bucket; make it, or name another",
     r"\b40[13]\b|Forbidden|AccessDenied|Unauthenticated|Unauthorized|SignatureDoesNotMatch|InvalidAccessKeyId": "the "
     "store refuses the credentials; give them the right to list, read and write there",
+    r"URL scheme is not allowed": "requests would travel in clear; use https, or set allow_http in storage_options",
     r"Unknown scheme|InvalidTableLocation|No suitable object store|Not a valid": "root is no place that delta-rs knows",
 }
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _QUERY = re.compile(r"(?<=\w)\?\S*")
+# The body of an answer; its code is the only word in it that helps.
+_BODY = re.compile(r"<(?:\?xml|Error)\b.*", re.DOTALL)
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,12 @@ def cause_of(error: BaseException) -> str:
     """The first and the last line of what delta-rs tells, which may be a tree in colours."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    text = _QUERY.sub("", _ESCAPES.sub("", str(error)))
+    text = _BODY.sub(_code_in, _QUERY.sub("", _ESCAPES.sub("", str(error)))).replace("Kernel error -> ", "")
     lines = [line.strip(" ↳") for line in text.splitlines()]
     told = [line for line in lines if line]
     return ": ".join(dict.fromkeys((told[0], told[-1]))) if told else type(error).__name__
+
+
+def _code_in(body: re.Match[str]) -> str:
+    code = _CODE.search(body[0])
+    return code[1] if code else "..."

@@ -9,11 +9,10 @@ from typing import ClassVar, Literal
 
 from crdbexport import Batch, Outcome, Receipt, Run, Sink, SinkConfig, Staging
 from crdbexport.config import Secret
-from crdbexport.sinks.tables import Delivery
+from crdbexport.sinks.tables import Delivery, is_secret_setting
 from crdbexport_deltalake.place import Place
 from crdbexport_deltalake.stream_table import StreamTable
 
-SECRET_WORDS = ("key", "secret", "token", "password", "credential", "sas", "connection_string", "service_account")
 STORES = ("AWS_", "AZURE_", "GOOGLE_")
 
 
@@ -45,9 +44,9 @@ class DeltaLakeSink(Sink):
     def secrets(self) -> Iterator[str]:
         yield from super().secrets()
         for name, value in self.config.storage_options.items():
-            if _is_secret(name):
+            if is_secret_setting(name):
                 yield value.reveal()
-        yield from (value for name, value in os.environ.items() if name.startswith(STORES) and _is_secret(name))
+        yield from (value for name, value in os.environ.items() if name.startswith(STORES) and is_secret_setting(name))
 
     def preflight(self, run: Run) -> None:
         """Refuse a place that cannot be written or reached, and tables that misfit."""
@@ -81,7 +80,3 @@ class DeltaLakeSink(Sink):
         if self._staging is None:
             raise RuntimeError("the sink was not opened")
         return self._staging
-
-
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in SECRET_WORDS)

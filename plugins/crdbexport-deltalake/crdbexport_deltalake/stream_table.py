@@ -15,7 +15,16 @@ import pyarrow.compute as pc
 from crdbexport import Artifact, Run, SinkError
 from crdbexport.disk import private_file, storage_errors
 from crdbexport.redaction import without_credentials
-from crdbexport.sinks.tables import Delivery, commit_id, fields_to_add, refuse_undoing, shaped, waits
+from crdbexport.sinks.tables import (
+    Delivery,
+    commit_id,
+    fields_to_add,
+    read_at,
+    refuse_other_reading,
+    refuse_undoing,
+    shaped,
+    waits,
+)
 from crdbexport_deltalake.place import Place, cause_of, errors_at
 
 if TYPE_CHECKING:
@@ -67,7 +76,7 @@ class StreamTable:
         from deltalake.exceptions import DeltaError
 
         table = self._loaded() or self._made()
-        if table.transaction_version(commit_id(delivery.run)) is not None:
+        if self._is_there(table, delivery):
             return None
         self._fits(table)
         before = table.version()
@@ -84,10 +93,19 @@ class StreamTable:
             return None  # Somebody else's files are among the new ones.
         return sum(size for path, size in _sizes(table).items() if path not in files)
 
+    def _is_there(self, table: DeltaTable, delivery: Delivery) -> bool:
+        """Whether the run has its commit; one that was read anew under its id may only replace the state it left."""
+        held = table.transaction_version(commit_id(delivery.run))
+        if held is None or held == read_at(delivery.run):
+            return held is not None
+        if delivery.replaces:
+            return False
+        raise refuse_other_reading(delivery.run, self.stream)
+
     def _write(self, table: DeltaTable, delivery: Delivery) -> None:
         from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
 
-        transaction = Transaction(commit_id(delivery.run), 1, time.time_ns() // 1_000_000)
+        transaction = Transaction(commit_id(delivery.run), read_at(delivery.run), time.time_ns() // 1_000_000)
         rules: dict[str, Any] = {"mode": "append"}
         batches = delivery.batches(self.stream)
         schema = self.schema
@@ -113,9 +131,14 @@ class StreamTable:
         # Read before anything is written: delta-rs cannot read within a write.
         path = delivery.staging.directory / f"{self.stream}.staying"
         with storage_errors(path), private_file(path) as file, pa.ipc.new_stream(file, schema) as writer:
-            for batch in held:
+            for batch in self._read_from(held):
                 writer.write_batch(state.staying(shaped(batch, schema)))
         return chain(delivery.batches(self.stream), _read(path))
+
+    def _read_from(self, held: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        """The batches; where they cannot be read, it is the table's trouble and not that of the disk."""
+        with errors_at(self.location):
+            yield from held
 
     def _refuse_undoing(self, table: DeltaTable, run: Run, only: str) -> None:
         held = pa.RecordBatchReader.from_stream(table.scan(columns=["extracted_at"], predicate=only))

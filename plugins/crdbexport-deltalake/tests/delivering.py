@@ -1,7 +1,6 @@
 """Delivers a run in a process of its own: `python delivering.py MODE ROOT RUN ROWS [kill AT | room BYTES | at TIME]`.
 
-The library does not survive the fork by which crdbexport's kit makes such processes. Prints the calls that the commit
-made out of Python.
+Prints the calls that the commit made out of Python.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def test_a_stream_without_records_has_its_table(tmp_path: Path) -> None:
     deliver(tmp_path, run_of(), [])
     table = DeltaTable(tmp_path / "table_grants")
     assert pa.schema(table.schema().to_arrow()).names == run_of().streams["table_grants"].names
-    assert table.transaction_version(commit_id(run_of())) == 1
+    assert table.transaction_version(commit_id(run_of())) == tables.read_at(run_of())
 
 
 def test_a_second_commit_of_the_same_sink_answers_the_same_receipt(tmp_path: Path) -> None:
@@ -361,3 +361,37 @@ def test_the_distribution_declares_the_plugin() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     [(name, module)] = project["entry-points"]["crdbexport"].items()
     assert EntryPoint(name, module, "crdbexport").load() is crdbexport_deltalake
+
+
+def test_a_run_that_was_read_anew_is_not_told_as_published(tmp_path: Path) -> None:
+    deliver(tmp_path, run_of(1), some(run_of(1), 2))
+    anew = replace(run_of(2), run_id="r1")
+
+    with pytest.raises(SinkRefusedError, match="as it was read at another time; give another --run-id"):
+        deliver(tmp_path, anew, some(anew, 3))
+
+    assert len(rows(tmp_path, "databases")) == 2
+
+
+def test_a_run_that_was_read_anew_replaces_the_state_that_it_left(tmp_path: Path) -> None:
+    deliver(tmp_path, run_of(1), some(run_of(1), 2), "merge")
+    anew = replace(run_of(2), run_id="r1")
+
+    deliver(tmp_path, anew, some(anew, 3), "merge")
+
+    assert {row["extracted_at"] for row in rows(tmp_path, "databases")} == {anew.extracted_at}
+    assert len(rows(tmp_path, "databases")) == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (
+            "Kernel error -> Generic S3 error: <Error><Code>NoSuchBucket</Code><Id>h</Id></Error>",
+            "NoSuchBucket",
+        ),
+        ("Generic S3 error: <?xml version='1.0'?><Error><Message>a row</Message></Error>", "..."),
+    ],
+)
+def test_of_the_body_of_an_answer_its_code_alone_is_told(told: str, shown: str) -> None:
+    assert cause_of(OSError(told)) == f"Generic S3 error: {shown}"

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import importlib.util
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,19 +17,12 @@ from crdbexport.testing import SinkConformance
 from crdbexport_object_store.options import ObjectStoreConfig
 from crdbexport_object_store.sink import ObjectStoreSink
 
-NATIVE = "obstore._obstore"
-
 
 class ObjectStoreConformance(SinkConformance):
     """In a directory, read as by whoever goes by the manifests."""
 
     wrong_options: ClassVar[dict[str, Any]] = {"url": "ftp://example.com/lake", "part_bytes": 1}
     canary_variables = (*SinkConformance.canary_variables, "AWS_SECRET_ACCESS_KEY")
-
-    @contextmanager
-    def serve(self, place: Path) -> Iterator[None]:
-        survive_forks()
-        yield
 
     def make_sink(self, place: Path) -> Sink:
         return ObjectStoreSink(self.config(place))
@@ -72,26 +57,3 @@ def rows_of(path: str, data: bytes) -> list[dict[str, Any]]:
     compression = {"gz": "gzip", "zst": "zstd"}.get(path.rpartition(".")[2])
     with pa.input_stream(pa.BufferReader(data), compression=compression) as lines:
         return [msgspec.json.decode(line) for line in lines.read().splitlines()]
-
-
-@cache
-def survive_forks() -> None:
-    """Let the forks in which the kit kills a sink load obstore's library anew.
-
-    Its threads are not in a fork, and there is no way to start others: a copy of the library has threads of its own.
-    """
-    import obstore  # noqa: F401 (to be found below)
-
-    directory = tempfile.mkdtemp(prefix="crdbexport-conformance-obstore-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    library = Path(shutil.copy(str(sys.modules[NATIVE].__file__), directory))
-
-    def load_anew() -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "obstore"]:
-            del sys.modules[name]
-        spec = importlib.util.spec_from_file_location(NATIVE, library)
-        assert spec is not None and spec.loader is not None  # noqa: S101 (it is a file that was just made)
-        sys.modules[NATIVE] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-
-    os.register_at_fork(after_in_child=load_anew)

@@ -78,10 +78,11 @@ def check_options(config: ObjectStoreConfig) -> None:
     except ValueError as error:
         raise ConfigError("option url: not a URL; it looks like s3://bucket/prefix") from error
     if parts.scheme not in (*REMOTE_SCHEMES, *TRIAL_SCHEMES) or "://" not in config.url:
-        raise ConfigError(
-            f"option url: {shown(parts.scheme)} is no kind of store known here; give one of "
-            f"{', '.join(f'{each}://' for each in (*REMOTE_SCHEMES, *TRIAL_SCHEMES))}"
-        )
+        what = f"{shown(parts.scheme)} is no kind of store known here" if "://" in config.url else "not a URL"
+        known = ", ".join(f"{each}://" for each in (*REMOTE_SCHEMES, *TRIAL_SCHEMES))
+        raise ConfigError(f"option url: {what}; it begins with one of {known}")
+    if parts.scheme == "file" and (parts.netloc or not parts.path.strip("/")):
+        raise ConfigError("option url: names no directory by its full path; it looks like file:///DIR")
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigError("option url: holds a user, a query or a fragment; credentials have options of their own")
     if parts.scheme in REMOTE_SCHEMES and not parts.netloc:

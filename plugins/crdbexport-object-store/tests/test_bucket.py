@@ -6,22 +6,22 @@ import os
 import re
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crdbexport_object_store import ObjectStoreSink
-from crdbexport_object_store.conformance import survive_forks
 from crdbexport_object_store.options import ObjectStoreConfig
 
 import crdbexport
-from crdbexport import ConfigError, ExportConfig, SinkError, SinkRefusedError
+from crdbexport import Batch, ConfigError, ExportConfig, SinkError, SinkRefusedError
 from crdbexport.cli import main
 from crdbexport.config import Secret
 from crdbexport.testing.children import in_child
-from crdbexport.testing.samples import DAY, sample_run
+from crdbexport.testing.feed import outcome_of
+from crdbexport.testing.samples import DAY, sample_run, some_of_everything
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,28 @@ TWO = ("databases", "tables")
 RUN = sample_run(streams=TWO)
 LATER = sample_run("r2", streams=TWO)
 CANARY = "crdbexport-canary-of-a-bucket"
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """Delivers the run in a process that writes its number into `note`, so that it can be killed."""
+
+    config: ObjectStoreConfig
+    note: Path
+
+    def __call__(self) -> dict[str, Any]:
+        self.note.write_text(str(os.getpid()))
+        sink = ObjectStoreSink(self.config)
+        sink.preflight(RUN)
+        sink.open(RUN)
+        batches = some_of_everything(RUN)
+        for number, (stream, data) in enumerate(batches):
+            sink.write(Batch(stream, number, data))
+        sink.commit(RUN, outcome_of(RUN, batches))
+        return {}
+
+    def kill(self) -> None:
+        os.kill(int(self.note.read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("standing", [False, True], ids=["of a new snapshot", "of a standing one"])
@@ -78,28 +100,18 @@ def test_snapshots_and_clusters_do_not_get_in_each_others_way(bucket: Any, proxy
 
 @pytest.mark.parametrize("operation", ["part", "complete", "manifest"])
 def test_a_process_that_is_killed_leaves_no_manifest_and_the_same_run_again_sweeps(
-    operation: str, bucket: Any, proxy: Any, deliver: Any
+    operation: str, bucket: Any, proxy: Any, deliver: Any, tmp_path: Path
 ) -> None:
-    survive_forks()
     deliver(bucket.config(), sample_run("r0", streams=TWO))
-    child: list[int] = []
-    reader, writer = os.pipe()
-
-    def work() -> dict[str, Any]:
-        os.write(writer, str(os.getpid()).encode())
-        deliver(bucket.config(endpoint=proxy.url), RUN)
-        return {}
+    doomed = Doomed(bucket.config(endpoint=proxy.url), tmp_path / "process")
 
     def kill() -> None:
-        child.append(int(os.read(reader, 20)))
-        os.kill(child[0], signal.SIGKILL)
+        doomed.kill()
         time.sleep(0.05)
 
     proxy.before(operation, kill)
     proxy.fail(operation, "reset", 1)
-    assert in_child(work, 30).killed
-    os.close(reader)
-    os.close(writer)
+    assert in_child(doomed, 30).killed
     assert [each.run_id for each in bucket.manifests()] == ["r0"]
     if operation == "manifest":
         assert len(bucket.objects()) == 1 + 2 + 2  # What the dead process has put is there, and named by nothing.
@@ -109,22 +121,13 @@ def test_a_process_that_is_killed_leaves_no_manifest_and_the_same_run_again_swee
 
 
 def test_unfinished_uploads_of_a_killed_process_stay_hidden_until_the_bucket_removes_them(
-    bucket: Any, proxy: Any, deliver: Any
+    bucket: Any, proxy: Any, deliver: Any, tmp_path: Path
 ) -> None:
     """obstore can neither list nor end them; a lifecycle rule of the bucket does."""
-    survive_forks()
-    reader, writer = os.pipe()
-
-    def work() -> dict[str, Any]:
-        os.write(writer, str(os.getpid()).encode())
-        deliver(bucket.config(endpoint=proxy.url), RUN)
-        return {}
-
-    proxy.before("complete", lambda: os.kill(int(os.read(reader, 20)), signal.SIGKILL))
+    doomed = Doomed(bucket.config(endpoint=proxy.url), tmp_path / "process")
+    proxy.before("complete", doomed.kill)
     proxy.fail("complete", "reset", 1)
-    assert in_child(work, 30).killed
-    os.close(reader)
-    os.close(writer)
+    assert in_child(doomed, 30).killed
     deliver(bucket.config(), RUN)
     assert bucket.unfinished_uploads() == 1
     bucket.assert_holds_only_what_manifests_name()

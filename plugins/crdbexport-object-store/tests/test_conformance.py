@@ -39,8 +39,7 @@ class TestBucket(ObjectStoreConformance):
     @contextmanager
     def serve(self, place: Path) -> Iterator[None]:
         self.buckets[place] = self.new_bucket()
-        with super().serve(place):
-            yield
+        yield
 
     def config(self, place: Path) -> ObjectStoreConfig:
         config: ObjectStoreConfig = self.buckets[place].config(

@@ -200,6 +200,8 @@ def test_a_bucket_in_memory_takes_a_run(deliver: Any) -> None:
     ("settings", "told"),
     [
         ({"url": "ftp://host/lake"}, 'option url: "ftp" is no kind of store'),
+        ({"url": "/var/lake"}, "option url: not a URL; it begins with one of s3://"),
+        ({"url": "file://var/lake"}, "option url: names no directory by its full path"),
         ({"url": "./lake"}, "option url"),
         ({"url": "s3://"}, "option url: names no bucket"),
         ({"url": "s3://user:pass@bucket/lake"}, "option url: holds a user"),
