@@ -108,10 +108,9 @@ class Journal:
     @contextmanager
     def _durably(self) -> Iterator[None]:
         """One transaction that has survived a power cut when it is over."""
-        with self._lock, self._told():
-            with self._db:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield
+        with self._lock, self._told(), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -69,7 +69,7 @@ def test_a_sink_is_shown_with_its_options_and_its_target(run_cli: Run) -> None:
     assert options.keys() == {"path", "compression_level", "row_group_rows", "timeout_seconds"}
     assert options["path"].endswith("required  (TARGET)")
     assert "int" in options["row_group_rows"]
-    assert options["row_group_rows"].endswith("default 65536")
+    assert options["row_group_rows"].endswith("default 32768")
 
 
 def test_options_are_shown_in_columns_and_in_words_of_their_own(run_cli: Run) -> None:
