@@ -8,6 +8,7 @@ from crdbexport_deltalake.conformance import DeltaLakeConformance, MergeConforma
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
+@pytest.mark.proof  # The other way runs in each build.
 class TestAppend(DeltaLakeConformance):
     pass
 

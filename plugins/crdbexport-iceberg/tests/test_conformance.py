@@ -8,6 +8,7 @@ from crdbexport_iceberg.conformance import IcebergConformance, MergeConformance
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
+@pytest.mark.proof  # The other way runs in each build.
 class TestAppend(IcebergConformance):
     pass
 

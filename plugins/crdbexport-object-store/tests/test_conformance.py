@@ -16,10 +16,12 @@ from crdbexport.config import Secret
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
+@pytest.mark.proof  # The other way runs in each build.
 class TestDirectory(ObjectStoreConformance):
     pass
 
 
+@pytest.mark.proof  # The other way runs in each build.
 class TestJsonLines(ObjectStoreConformance):
     def config(self, place: Path) -> ObjectStoreConfig:
         return ObjectStoreConfig(url=f"file://{place}/lake", format="jsonl", compression="gzip")
