@@ -71,7 +71,7 @@ class Points:
         for name in JOURNALLED:
             self._wrap(Journal, name, lambda args: str(args[0])[:120])
         for name in ANSWERED:
-            self._wrap(Answers, name, lambda args: str(args[:1])[:120])
+            self._wrap(Answers, name, lambda args: str(args[0])[:120] if args else "")
         self._wrap(Spool, "append", lambda args: str(args[0]))
         for name in ("seal", "sync"):
             self._wrap(Spool, name, lambda args: "")

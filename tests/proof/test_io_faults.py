@@ -16,7 +16,7 @@ from tests.proof.trials import Trial, Trials, traced_calls, trials
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(7200)]
 
-LEAST_CALLS = 200
+LEAST_CALLS = 150
 IN_TURN = cycle(("ENOSPC", "EIO"))
 MODES = (False, True, True)
 LEAST_POINTS = {"ENOSPC": 120, "EMFILE": 100, "EIO": 250}

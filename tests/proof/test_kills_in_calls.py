@@ -16,7 +16,7 @@ from tests.proof.trials import traced_calls, trials
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(7200)]
 
 OF_SQLITE = "pwrite64,fdatasync,ftruncate,unlink"
-LEAST_CALLS = 150
+LEAST_CALLS = 75
 
 
 def test_killed_at_any_write_of_the_journal_a_run_resumes_to_the_same_bytes(
