@@ -1,4 +1,4 @@
-"""The one door to aiohttp, which carries the requests of httpx: fewer cycles a request, at any number of connections.
+"""Carries the requests of httpx over kept connections: fewer cycles a request, at any number of connections.
 
 httpx's own pool looks at every connection for each request, and takes an answer that nobody asked for as that of the
 next request.
@@ -6,98 +6,99 @@ next request.
 
 from __future__ import annotations
 
-import functools
+import asyncio
+import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 
-import aiohttp
 import httpx
-from yarl import URL
 
-# These two follow from the URL and the body.
-MADE_ANEW = frozenset({"host", "content-length"})
-MAX_HEADER_BYTES = 128 * 1024
-NOT_TO_BE_ADDED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+from crdbexport.connection import Connection, Origin, connected
+
+KEPT_SECONDS = 15.0
+PORTS = {"http": 80, "https": 443}
+# Nothing else may stand in a head: a line's end in a header would start another header, or another request.
+HEAD = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*)*")
 
 
 class Carrier(httpx.AsyncBaseTransport):
-    """A pool of at most `connections`. It follows nothing, decodes nothing, and keeps no cookies.
+    """A pool of at most `connections`. It follows nothing, decodes nothing, sends nothing twice, and keeps no cookies.
 
-    Certificates are verified with `tls`. With `trust_env` it uses the proxies that the environment names. A request
-    names its path and query by the extension `target`; of the timeouts in its extensions the one to connect is kept.
-    Raises what httpx raises: `ConnectTimeout`, `ConnectError`, `RemoteProtocolError`.
+    Certificates are verified with `tls`. A request may name its path and query by the extension `target`; of the
+    timeouts in its extensions the one to connect is kept. Raises what httpx raises.
     """
 
-    def __init__(self, *, connections: int, tls: ssl.SSLContext, trust_env: bool) -> None:
-        self._connections, self._tls, self._trust_env = connections, tls, trust_env
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(self, *, connections: int, tls: ssl.SSLContext) -> None:
+        self._connections, self._tls = connections, tls
+        self._places = asyncio.Semaphore(connections)
+        self._idle: list[Connection] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self._session is None:
-            self._session = self._opened()
-        headers = [(name, value) for name, value in request.headers.multi_items() if name not in MADE_ANEW]
-        with _told_as_httpx_does():
-            response = await self._session.request(
-                request.method,
-                # The target is encoded as the server shall read it.
-                URL(_origin(request.url) + request.extensions["target"].decode("ascii"), encoded=True),
-                headers=headers,
-                data=request.content or None,
-                allow_redirects=False,
-                timeout=_timeout(request.extensions["timeout"]["connect"]),
-            )
-        return httpx.Response(response.status, headers=list(response.raw_headers), stream=_Body(response))
+        head = _head(request)
+        await self._places.acquire()
+        connection: Connection | None = None
+        try:
+            connection = self._kept(request.url) or await self._new(request)
+            status, headers = await connection.ask(head + request.content)
+        except BaseException:
+            self._let_go(connection)
+            raise
+        return httpx.Response(status, headers=headers, stream=_Body(connection, self._let_go))
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        while self._idle:
+            connection = self._idle.pop()
+            connection.close()
+            await connection.closed()
 
-    def _opened(self) -> aiohttp.ClientSession:
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._tls),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=self._trust_env,
-            skip_auto_headers=NOT_TO_BE_ADDED,
-            max_field_size=MAX_HEADER_BYTES,
-        )
-        # It would send a request again by itself, uncounted, where the server hangs up; there is no public switch.
-        session._retry_connection = False
-        return session
+    def _kept(self, url: httpx.URL) -> Connection | None:
+        """The connection to this origin that was used last: its server is the least likely to have closed it."""
+        origin, now = _origin(url), asyncio.get_running_loop().time()
+        for at in range(len(self._idle) - 1, -1, -1):
+            if self._idle[at].origin == origin:
+                connection = self._idle.pop(at)
+                if connection.reusable and now - connection.idle_since < KEPT_SECONDS:
+                    return connection
+                connection.close()
+        return None
+
+    async def _new(self, request: httpx.Request) -> Connection:
+        # A place is taken already: idle connections to elsewhere must not add up beside it.
+        if len(self._idle) >= self._connections:
+            self._idle.pop(0).close()
+        return await connected(_origin(request.url), self._tls, request.extensions["timeout"]["connect"])
+
+    def _let_go(self, connection: Connection | None) -> None:
+        self._places.release()
+        if connection is None:
+            return
+        if connection.reusable:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
+            connection.close()
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+    def __init__(self, connection: Connection, let_go: Callable[[Connection], None]) -> None:
+        self._connection, self._let_go = connection, let_go
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _told_as_httpx_does():
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._connection.body()
 
     async def aclose(self) -> None:
         """What was read to its end leaves its connection to the next request; any other connection is closed."""
-        self._response.release()
+        self._let_go(self._connection)
 
 
-@functools.lru_cache(maxsize=16)
-def _timeout(connect_seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(sock_connect=connect_seconds)
+def _head(request: httpx.Request) -> bytes:
+    target = request.extensions.get("target", request.url.raw_path)
+    headers = [b"%s: %s" % header for header in request.headers.raw]
+    head = b"\r\n".join([b"%s %s HTTP/1.1" % (request.method.encode("ascii"), target), *headers])
+    if not HEAD.fullmatch(head) or head.count(b"\r\n") > len(headers):
+        raise httpx.LocalProtocolError("a header or the path holds what HTTP cannot carry")
+    return head + b"\r\n\r\n"
 
 
-@functools.lru_cache(maxsize=16)
-def _origin(url: httpx.URL) -> str:
-    return f"{url.scheme}://{url.netloc.decode('ascii')}"
-
-
-@contextmanager
-def _told_as_httpx_does() -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise httpx.ConnectTimeout(str(error)) from error
-    except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as error:
-        raise httpx.ConnectError(str(error)) from error
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise httpx.RemoteProtocolError(str(error)) from error
+def _origin(url: httpx.URL) -> Origin:
+    return Origin(url.raw_host.decode("ascii"), url.port or PORTS[url.scheme], url.scheme == "https")

@@ -21,6 +21,7 @@ import httpx
 from crdbexport import __version__
 from crdbexport.carrier import Carrier
 from crdbexport.errors import CertificateError, ConfigError
+from crdbexport.proxies import EnvironmentProxies
 
 USER_AGENT = f"crdbexport/{__version__}"
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -76,7 +77,10 @@ class HttpClient:
         self._extensions = {"timeout": {"connect": min(CONNECT_SECONDS, timeout_seconds * CONNECT_SHARE)}}
         self._address = functools.lru_cache(maxsize=KEPT)(httpx.URL)
         self._merged = functools.lru_cache(maxsize=KEPT)(lambda own: httpx.Headers({**self._headers, **dict(own)}))
-        self._carrier = Carrier(connections=connections, tls=tls or tls_context(), trust_env=trust_env)
+        tls = tls or tls_context()
+        self._carrier: httpx.AsyncBaseTransport = Carrier(connections=connections, tls=tls)
+        if trust_env:
+            self._carrier = EnvironmentProxies(self._carrier, connections=connections, tls=tls)
 
     async def __aenter__(self) -> HttpClient:
         return self
@@ -112,6 +116,8 @@ class HttpClient:
             raise NoReplyError(f"no whole answer within {self._timeout_seconds:g} s", "timeout") from error
         except httpx.ConnectError as error:
             raise _connect_trouble(error) from error
+        except httpx.LocalProtocolError as error:
+            raise ConfigError(f"{error}; look at the URL, and at the headers that were configured") from error
         except (httpx.TransportError, httpx.StreamError) as error:
             raise NoReplyError("the connection broke before the answer was whole", "broken") from error
         except (httpx.InvalidURL, UnicodeError) as error:
@@ -143,7 +149,6 @@ def tls_context(ca_cert: Path | None = None) -> ssl.SSLContext:
 
 
 def _connect_trouble(error: httpx.ConnectError) -> NoReplyError | CertificateError:
-    # aiohttp's own errors are of these types as well, and know nothing of why: that tells the first in the chain.
     for cause in reversed(list(_causes(error))):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return CertificateError(f"TLS: {cause.verify_message or cause.reason}")

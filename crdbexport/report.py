@@ -25,7 +25,7 @@ Status = Literal["complete", "incomplete", "failed", "interrupted"]
 SinkStatus = Literal["committed", "failed", "aborted"]
 Lowered = Literal["throttled", "unavailable", "timeout", "latency"]
 # Read while this is imported: a run that ends for want of descriptors could not open a file to tell them.
-_LIBRARIES = {name: metadata.version(name) for name in ("aiohttp", "httpx", "pyarrow")}
+_LIBRARIES = {name: metadata.version(name) for name in ("httptools", "httpx", "pyarrow")}
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 

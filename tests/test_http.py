@@ -11,9 +11,7 @@ import struct
 import time
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,86 +20,11 @@ import trustme
 
 from crdbexport.errors import CertificateError, ConfigError
 from crdbexport.http import HttpClient, NoReplyError, Reply, tls_context
-
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+from tests.raw_server import Script, a_socket, head, raw_server, says, then_silence, whole
 
 TOKEN = {"X-Cockroach-API-Session": "a-token"}
-SILENCE_SECONDS = 30.0
 # The authorities of the system take 20 ms to load, and only the tests of TLS need any.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-@dataclass
-class RawServer:
-    """What a raw server has received: the heads of its requests, as they stood on the wire."""
-
-    port: int
-    heads: list[bytes] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
-@asynccontextmanager
-async def raw_server(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
-    """Reads the head of one request a connection, runs the script, closes."""
-    connections: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
-                server.heads.append(await reader.readuntil(b"\r\n\r\n"))
-                await script(reader, writer)
-                writer.close()
-                await writer.wait_closed()
-        finally:
-            writer.transport.abort()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(serve(reader, writer))
-        connections.add(task)
-        task.add_done_callback(connections.discard)
-
-    with a_socket() as listening:
-        server = RawServer(listening.getsockname()[1])
-        async with await asyncio.start_server(accept, sock=listening, ssl=tls):
-            try:
-                yield server
-            finally:
-                for task in list(connections):
-                    task.cancel()
-                await asyncio.gather(*connections, return_exceptions=True)
-
-
-@contextmanager
-def a_socket() -> Iterator[socket.socket]:
-    # asyncio turns Nagle's delay off only where the protocol is named; each answer would take 40 ms.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound
-
-
-def says(*pieces: bytes, every_seconds: float = 0.0) -> Script:
-    """Sends the pieces one by one, then closes."""
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(every_seconds)
-
-    return script
-
-
-def then_silence(*pieces: bytes) -> Script:
-    """Sends the pieces and keeps the connection open."""
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await says(*pieces)(reader, writer)
-        await asyncio.sleep(SILENCE_SECONDS)
-
-    return script
 
 
 async def reset_midway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,14 +33,6 @@ async def reset_midway(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     await asyncio.sleep(0.02)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-
-
-def head(*headers: str, status: str = "HTTP/1.1 200 OK") -> bytes:
-    return "\r\n".join((status, *headers, "", "")).encode()
-
-
-def whole(body: bytes, *headers: str) -> bytes:
-    return head(f"Content-Length: {len(body)}", *headers) + body
 
 
 def ask(script: Script, **options: Any) -> Reply:
@@ -327,6 +242,20 @@ def test_a_proxy_of_the_environment_is_used_only_if_asked(
             return reply.body.decode()
 
     assert asyncio.run(main()) == asked
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "ftp://127.0.0.1"])
+def test_a_proxy_that_cannot_be_used_is_a_configuration_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(ConfigError, match="proxy"):
+        ask(says(whole(b"{}")), trust_env=True)
+
+
+def test_a_host_that_needs_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert ask(says(whole(b"{}")), trust_env=True).body == b"{}"
 
 
 @pytest.fixture(scope="module")

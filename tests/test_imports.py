@@ -14,7 +14,7 @@ import pytest
 import crdbexport
 
 PACKAGE = Path(crdbexport.__file__).parent
-HEAVY = {"aiohttp", "httpx", "pyarrow", "rich", "starlette", "uvicorn", "loud", "copier"}
+HEAVY = {"httptools", "httpx", "pyarrow", "rich", "starlette", "uvicorn", "loud", "copier"}
 COMMANDS = (
     "",
     "export",
@@ -91,8 +91,8 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize(
     ("library", "doors"),
     [
-        ("aiohttp", {"carrier.py"}),
-        ("httpx", {"http.py", "carrier.py"}),
+        ("httptools", {"connection.py"}),
+        ("httpx", {"http.py", "carrier.py", "connection.py", "proxies.py"}),
         ("tenacity", {"retry.py"}),
         ("pluggy", {"hookspecs.py", "plugin_manager.py"}),
         ("copier", {"scaffold/__init__.py"}),

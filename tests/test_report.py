@@ -166,7 +166,7 @@ def test_raise_for_status_lets_a_complete_run_pass_and_raises_the_report_of_any_
 
 
 def test_the_versions_name_what_made_the_run() -> None:
-    assert set(versions({"mine": "1.0"})) == {"mine", "crdbexport", "python", "aiohttp", "httpx", "pyarrow"}
+    assert set(versions({"mine": "1.0"})) == {"mine", "crdbexport", "python", "httptools", "httpx", "pyarrow"}
 
 
 def test_a_run_that_has_no_descriptor_left_can_still_tell_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,4 +174,4 @@ def test_a_run_that_has_no_descriptor_left_can_still_tell_its_versions(monkeypat
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr("importlib.metadata.version", fail)
-    assert {"aiohttp", "crdbexport", "httpx", "pyarrow", "python"} == versions({}).keys()
+    assert {"crdbexport", "httptools", "httpx", "pyarrow", "python"} == versions({}).keys()

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import httpx
 import vcr
 from scrubbing import scrub_request, scrub_response
 from vcr.cassette import Cassette
 from vcr.persisters.filesystem import FilesystemPersister
 from vcr.serialize import serialize
 from vcr.serializers import yamlserializer
+from vcr.stubs.httpx_stubs import vcr_handle_async_request
 
 import crdbexport
 from crdbexport import ExportConfig, RunReport
+from crdbexport.carrier import Carrier
 from crdbexport.cluster import connect
 from crdbexport.cluster.transport import ClusterTransport
 
@@ -44,14 +47,28 @@ class Headed:
 
 def recorded(path: Path, header: str) -> AbstractContextManager[Cassette]:
     """A new cassette that takes down every exchange."""
-    cassette: AbstractContextManager[Cassette] = VCR.use_cassette(path, record_mode="all", persister=Headed(header))
-    return cassette
+    return _on_tape(VCR.use_cassette(path, record_mode="all", persister=Headed(header)))
 
 
 def played(path: Path) -> AbstractContextManager[Cassette]:
     """A cassette that answers each request once, and nothing that it does not hold."""
-    cassette: AbstractContextManager[Cassette] = VCR.use_cassette(path, record_mode="none")
-    return cassette
+    return _on_tape(VCR.use_cassette(path, record_mode="none"))
+
+
+@contextmanager
+def _on_tape(tape: AbstractContextManager[Cassette]) -> Iterator[Cassette]:
+    """vcrpy knows httpx's own transports; ours is one more, whose requests name their path in an extension."""
+    carry = Carrier.handle_async_request
+    with tape as cassette:
+        taped = vcr_handle_async_request(cassette, carry, httpx)
+
+        async def handle(carrier: Carrier, request: httpx.Request) -> httpx.Response:
+            request.url = request.url.copy_with(raw_path=request.extensions["target"])
+            response: httpx.Response = await taped(carrier, request)
+            return response
+
+        with mock.patch.object(Carrier, "handle_async_request", handle):
+            yield cassette
 
 
 def exchanges(path: Path) -> list[dict[str, Any]]:
