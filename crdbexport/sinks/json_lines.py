@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _encoder = msgspec.json.Encoder()
+# What JSON's quotes hold without an escape, and what no reader takes for a line's end.
+PLAIN = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
 TEXT = pa.large_string()  # A batch of long texts may hold more than 2 GiB.
 
 
@@ -29,17 +31,44 @@ def json_lines(data: pa.RecordBatch, *, stream: str | None = None) -> pa.Buffer:
 
 
 def _lines(data: pa.RecordBatch, stream: str | None) -> pa.LargeStringArray:
-    """Column by column: a Python object is made only for each distinct value."""
-    begin = "{" if stream is None else f'{{"stream":{_json(stream)},'
+    """Column by column: a Python object is made only for values that are no plain text, and once for equal ones."""
     parts: list[Any] = []
+    text = "{" if stream is None else f'{{"stream":{_json(stream)},'
     for name, column in zip(data.schema.names, data.columns, strict=True):
-        parts += [f"{',' if parts else begin}{_json(name)}:", _texts(column)]
+        text += f"{_json(name)}:"
+        if _is_constant(column):
+            text += f"{_texts(column[:1])[0]},"
+        elif _is_plain(column):
+            parts += [text + '"', column.cast(TEXT)]
+            text = '",'
+        else:
+            parts += [text, _texts(column)]
+            text = ","
     separator = ""
-    return pc.binary_join_element_wise(*map(_scalar, (*parts, "}\n", separator)))
+    ends = pa.repeat(pa.scalar(text.removesuffix(",") + "}\n", TEXT), data.num_rows)
+    return pc.binary_join_element_wise(*map(_scalar, (*parts, ends, separator)))
 
 
 def _scalar(part: Any) -> Any:
     return pa.scalar(part, TEXT) if isinstance(part, str) else part
+
+
+def _is_constant(column: pa.Array) -> bool:
+    """Whether all values are equal, as those of a run's cluster or time are."""
+    if not len(column) or pa.types.is_nested(column.type):
+        return False
+    if column.null_count:
+        return bool(column.null_count == len(column))
+    # Where the ends differ there is nothing to look for.
+    return column[0] == column[-1] and bool(pc.all(pc.equal(column, column[0])).as_py())
+
+
+def _is_plain(column: pa.Array) -> bool:
+    """Whether all values are texts that stand between quotes as they are."""
+    if column.null_count or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return False
+    values = column.buffers()[2]
+    return values is None or not values.to_pybytes().translate(None, PLAIN)
 
 
 def _texts(column: pa.Array) -> pa.LargeStringArray:
@@ -48,7 +77,7 @@ def _texts(column: pa.Array) -> pa.LargeStringArray:
         return pc.fill_null(column.cast(TEXT), "null")
     if pa.types.is_nested(column.type):
         return pa.array([_json(value) for value in column.to_pylist()], TEXT)
-    # Few values are distinct: names of clusters, databases, tables, users, types.
+    # Few values are distinct: names of databases, tables, users, types.
     distinct = column.dictionary_encode()
     texts = pa.array([_json(value) for value in _values(distinct.dictionary)], TEXT)
     return pc.fill_null(texts.take(distinct.indices), "null")

@@ -74,6 +74,14 @@ def test_any_text_comes_back_and_stays_on_its_line(texts: list[str | None], item
         assert row.decode().splitlines() == [row.decode()]
 
 
+@pytest.mark.parametrize("rest", ["same", 'qu"ote', None, "\u2028"])
+def test_a_part_of_a_batch_has_the_lines_of_that_part(rest: str | None) -> None:
+    batch = pa.record_batch({"name": ["same", "same", rest], "other": ["a", "b", "c"]})
+    rows = json_rows(batch)
+    assert [json_rows(batch.slice(at, 1)) for at in range(3)] == [[row] for row in rows]
+    assert json_rows(batch.slice(0, 2)) == rows[:2]
+
+
 def test_line_ends_of_unicode_are_escaped_and_their_neighbours_are_not() -> None:
     assert (
         _one(pa.string(), "a\u2028b\u2029c\x85d\u2027e\u0084")
