@@ -43,7 +43,9 @@ class Carrier(httpx.AsyncBaseTransport):
         except BaseException:
             self._let_go(connection)
             raise
-        return httpx.Response(status, headers=headers, stream=_Body(connection, self._let_go))
+        response = httpx.Response(status, headers=headers, stream=_Body(connection, self._let_go))
+        response.headers.encoding = "latin-1"  # Or httpx guesses, anew for each header that is looked for.
+        return response
 
     async def aclose(self) -> None:
         while self._idle:

@@ -76,7 +76,7 @@ class HttpClient:
         self._headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}
         self._extensions = {"timeout": {"connect": min(CONNECT_SECONDS, timeout_seconds * CONNECT_SHARE)}}
         self._address = functools.lru_cache(maxsize=KEPT)(httpx.URL)
-        self._merged = functools.lru_cache(maxsize=KEPT)(lambda own: httpx.Headers({**self._headers, **dict(own)}))
+        self._merged = functools.lru_cache(maxsize=KEPT)(self._merge)
         tls = tls or tls_context()
         self._carrier: httpx.AsyncBaseTransport = Carrier(connections=connections, tls=tls)
         if trust_env:
@@ -128,13 +128,19 @@ class HttpClient:
     ) -> httpx.Request:
         """Only what differs is made anew: the address and the headers are those of thousands of requests."""
         address = self._address(url)
-        return httpx.Request(
+        request = httpx.Request(
             method,
             address,
-            headers=self._merged(tuple(headers.items())),
-            content=content,
+            headers=self._merged(url, tuple(headers.items())),
+            # Told as a stream, nothing is no reason to look through the headers again.
+            **({"stream": httpx.ByteStream(b"")} if method == "GET" else {"content": content}),
             extensions={**self._extensions, "target": address.raw_path + below.encode("ascii")},
         )
+        request.read()
+        return request
+
+    def _merge(self, url: str, own: tuple[tuple[str, str], ...]) -> httpx.Headers:
+        return httpx.Headers({"Host": self._address(url).netloc.decode("ascii"), **self._headers, **dict(own)})
 
 
 def tls_context(ca_cert: Path | None = None) -> ssl.SSLContext:
