@@ -11,7 +11,8 @@ How to read this package, in the order in which data flows:
     sandbox/            a simulated cluster (extra `sandbox`)
     testing/            the kit with which authors of sinks test them (extra `testing`)
     scaffold/           the template of a new plugin (extra `new`)
-    config.py, report.py, records.py, selection.py, http.py, retry.py, redaction.py, errors.py    the ground floor
+    config.py, config_checks.py, credentials.py, addresses.py, options.py    what a run is asked to do
+    report.py, records.py, selection.py, http.py, retry.py, redaction.py, errors.py    the ground floor
 
 Public names are loaded on first use, so that importing the package stays cheap.
 """

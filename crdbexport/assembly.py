@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from crdbexport.config import ExportConfig, convert
+from crdbexport.config import ExportConfig
 from crdbexport.errors import ConfigError, CrdbExportError, PluginError
+from crdbexport.options import convert
 from crdbexport.pipeline.lane import LaneSink
 from crdbexport.pipeline.transforming import NamedTransform, TransformChain
 from crdbexport.plugin_manager import PLUGIN_FAILURES, Plugins, SinkPluginManager
-from crdbexport.sinks.base import Sink, target_field
+from crdbexport.sinks.base import Sink, SinkConfig, target_field
 from crdbexport.transforms.base import Transform
 
 
@@ -51,9 +52,22 @@ def _build_sink(name: str, options: dict[str, Any], plugins: Plugins) -> LaneSin
     options = _with_target(name, type_name, offer.kind, options)
     settings = convert(options, offer.kind.Config, where=f"sink {name} ({type_name})")
     label = offer.plugin.label
-    sink: Sink = _asked(lambda: offer.kind(settings), f"sink {name} of {label} cannot be made", label)
+    sink = _made(name, offer.kind, settings, label)
     target: str = _asked(sink.shown_target, f"sink {name} of {label} cannot tell its target", label)
     return LaneSink(name, type_name, target, label, sink, SinkPluginManager(sink, f"{name} ({label})").hook)
+
+
+def _made(name: str, kind: type[Sink], settings: SinkConfig, label: str) -> Sink:
+    """The sink; what it says of its options is told with its name."""
+    try:
+        sink: Sink = _asked(lambda: kind(settings), f"sink {name} of {label} cannot be made", label)
+    except PluginError:
+        raise
+    except ConfigError as error:
+        if str(error).startswith((f"sink {name}:", f"sink {name} ")):
+            raise
+        raise ConfigError(f"sink {name}: {error}") from error
+    return sink
 
 
 def _build_transform(options: Mapping[str, Any], plugins: Plugins) -> NamedTransform:

@@ -17,16 +17,11 @@ import msgspec
 from crdbexport.assembly import build_chain, build_sinks, secrets_of
 from crdbexport.attempt import Attempt, Prepared
 from crdbexport.blame import exit_code_of
-from crdbexport.config import (
-    ExportConfig,
-    Secret,
-    check,
-    logical_time,
-    parse_config,
-    state_directory,
-    with_password,
-)
+from crdbexport.config import ExportConfig, logical_time, parse_config, state_directory
+from crdbexport.config_checks import check
+from crdbexport.credentials import with_password
 from crdbexport.errors import ConfigError, StoppedError
+from crdbexport.options import Secret
 from crdbexport.pipeline.dead_letters import DeadLetters
 from crdbexport.pipeline.delivery import Delivery
 from crdbexport.pipeline.lane import Lane, LaneSink, described

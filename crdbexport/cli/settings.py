@@ -16,8 +16,9 @@ from click.core import ParameterSource
 
 from crdbexport.cli import logs
 from crdbexport.cli.environment import warn_of_misspelt
-from crdbexport.config import VOICE, ExportConfig, Secret, convert, parse_config, read_toml
+from crdbexport.config import VOICE, ExportConfig, parse_config, read_toml
 from crdbexport.errors import ConfigError, shown
+from crdbexport.options import Secret, convert
 from crdbexport.redaction import Redaction
 
 NOT_OF_THE_RUN = VOICE | {"config", "sink", "sink_option"}

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 from crdbexport.cluster.session import VISIBLE_ASCII, Credentials, Session
 from crdbexport.cluster.transport import ClusterTransport
-from crdbexport.config import ExportConfig, password
+from crdbexport.config import ExportConfig
+from crdbexport.credentials import password
 from crdbexport.errors import ConfigError
 from crdbexport.http import HttpClient, tls_context
 from crdbexport.redaction import Redaction

@@ -19,7 +19,6 @@ from crdbexport.cluster.endpoint import HEALTH, Endpoint
 from crdbexport.cluster.replies import BAD_REQUEST, REDIRECTS, SessionRefusedError, fatal, judged, looks_like_html
 from crdbexport.cluster.sending import Judge, T, origin
 from crdbexport.cluster.transport import TRY_AGAIN, ClusterTransport
-from crdbexport.config import Secret
 from crdbexport.errors import (
     AuthenticationError,
     CrdbExportError,
@@ -28,6 +27,7 @@ from crdbexport.errors import (
     shown,
 )
 from crdbexport.http import Reply
+from crdbexport.options import Secret
 from crdbexport.redaction import Redaction
 from crdbexport.retry import TransientError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from crdbexport.config import Secret
+from crdbexport.options import Secret
 from crdbexport.records import Gap
 from crdbexport.redaction import credentials_in, without_credentials
 from crdbexport.selection import Coverage

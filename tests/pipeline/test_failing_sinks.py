@@ -149,6 +149,43 @@ def test_what_a_sink_cannot_tell_about_itself_keeps_the_run_from_beginning(
     assert (app.hits.total(), telling.told) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("option level is 10; the highest is 9", "sink bad: option level is 10; the highest is 9"),
+        ("sink bad: option level is 10", "sink bad: option level is 10"),
+        ("sink bad (failing): option level is 10", "sink bad (failing): option level is 10"),
+        ("sink badger: is no option", "sink bad: sink badger: is no option"),
+    ],
+)
+def test_what_a_sink_says_of_its_options_is_told_with_its_name_once(
+    export: Export, url: str, app: Sandbox, offering: Any, telling: Any, said: str, told: str
+) -> None:
+    def refuse(self: Any, *args: Any) -> None:
+        raise ConfigError(said)
+
+    kind = type("Refusing", (telling,), {"__init__": refuse})
+    with pytest.raises(ConfigError) as raised:
+        export(url, sinks={"bad": {"type": "refusing"}}, call=offering(refusing=kind))
+
+    assert (str(raised.value), raised.value.exit_code) == (told, 2)
+    assert app.hits.total() == 0
+
+
+def test_a_sink_that_breaks_its_contract_when_it_is_made_is_told_as_it_says(
+    export: Export, url: str, offering: Any, telling: Any
+) -> None:
+    def break_it(self: Any, *args: Any) -> None:
+        raise PluginError("no driver", plugin="mine")
+
+    with pytest.raises(PluginError, match=r"^no driver$"):
+        export(
+            url,
+            sinks={"bad": {"type": "failing"}},
+            call=offering(failing=type("Failing", (telling,), {"__init__": break_it})),
+        )
+
+
 def test_a_sink_with_a_wrong_argument_keeps_the_run_from_beginning(
     export: Export, url: str, app: Sandbox, offering: Any, telling: Any, tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from crdbexport import RecordRefusedError, RunReport, Sink, SinkConfig, hookimpl
-from crdbexport.config import ExportConfig, password, with_password
+from crdbexport.config import ExportConfig
+from crdbexport.credentials import password, with_password
 from crdbexport.disk import private_directory, private_file, write_durably
 from crdbexport.errors import ConfigError
 from crdbexport.pipeline.state import RunState
