@@ -23,7 +23,6 @@ from crdbexport import ExportConfig, RunReport
 from crdbexport.cli.plugins import command as plugins_command
 from crdbexport.hookspecs import ProcessHooks, SinkHooks
 from crdbexport.plugin_manager import Plugins, load_plugins
-from crdbexport.sinks.base import target_field
 from crdbexport.testing.conformance import Capabilities, load_conformance
 from tests.conftest import Ran
 
@@ -31,11 +30,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "plugins.md"
 BEGIN, END = "<!-- gallery -->\n", "<!-- /gallery -->"
 HEAD = (
-    "| sink | from | what it does | keeps | transactional | idempotent | upsert | remote |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    "| sink | from | what it does | keeps | transactional | idempotent | upsert | partitioned | remote |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
 )
-# What options are called that name a target which may lie on another machine.
-REMOTE = frozenset({"url", "uri", "root", "namespace"})
+FEATURES = ("transactional", "idempotent", "upsert", "partitioned", "remote")
 THREADS = ("main thread", "observers' thread", "lane's thread")
 HOOKS = {
     name: (specs, function)
@@ -68,9 +66,7 @@ def _summary(kind: type) -> str:
 
 def _features(kind: Any) -> str:
     declared: Capabilities = load_conformance(kind.conformance).capabilities
-    remote = target_field(kind.Config) in REMOTE
-    features = (declared.transactional, declared.idempotent, declared.upsert, remote)
-    return " | ".join((_kept(declared), *("yes" if each else "no" for each in features)))
+    return " | ".join((_kept(declared), *("yes" if getattr(declared, each) else "no" for each in FEATURES)))
 
 
 def _kept(declared: Capabilities) -> str:

@@ -4,8 +4,8 @@
     samples.py          runs, and records of every stream with a valid envelope
     faults.py           sinks around a sink that fail, stop or watch it
     harness.py          feeds a sink through a real lane, and compares what its readers see
-    children.py         processes that are killed, or have no room to write; `fork_server.py` forks them, `errands.py`
-                        and `delivery.py` are what they are told to do
+    children.py         processes that are killed, have no room to write, or no network (`offline.py`); `fork_server.py`
+                        forks them, `errands.py` and `delivery.py` are what they are told to do
     check.py            what a check is; the checks stand by class in `checks_*.py`
     runner.py           all checks, and running them without pytest
     builtin.py          the built-in sinks under test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,8 @@ import pyarrow.parquet as pq
 from crdbexport.sinks.base import Sink
 from crdbexport.sinks.jsonl import JsonLinesSink
 from crdbexport.sinks.parquet import ParquetSink
-from crdbexport.sinks.webhook import SECRET_VARIABLE, WebhookSink
+from crdbexport.sinks.webhook import WebhookSink
+from crdbexport.sinks.webhook_endpoint import SECRET_VARIABLE
 from crdbexport.testing.comparing import Rows
 from crdbexport.testing.conformance import Capabilities, SinkConformance
 from crdbexport.testing.receiver import Receiver, receiving
@@ -25,6 +27,7 @@ from crdbexport.testing.receiver import Receiver, receiving
 class ParquetConformance(SinkConformance):
     """Read as by whoever knows of no manifest."""
 
+    capabilities = Capabilities(partitioned=True)
     wrong_options: ClassVar[dict[str, Any]] = {"compression_level": 99, "row_group_rows": 1}
 
     def make_sink(self, place: Path) -> Sink:
@@ -33,10 +36,14 @@ class ParquetConformance(SinkConformance):
     def read_back(self, place: Path) -> dict[str, Rows]:
         return _by_stream(place / "lake", _parquet)
 
+    def read_day(self, place: Path, day: date) -> dict[str, Rows]:
+        return _by_stream(place / "lake", _parquet, str(day))
+
 
 class JsonLinesConformance(SinkConformance):
     """Whatever the compression."""
 
+    capabilities = Capabilities(partitioned=True)
     wrong_options: ClassVar[dict[str, Any]] = {"compression": "brotli"}
 
     def make_sink(self, place: Path) -> Sink:
@@ -45,11 +52,14 @@ class JsonLinesConformance(SinkConformance):
     def read_back(self, place: Path) -> dict[str, Rows]:
         return _by_stream(place / "lines", _lines)
 
+    def read_day(self, place: Path, day: date) -> dict[str, Rows]:
+        return _by_stream(place / "lines", _lines, str(day))
+
 
 class WebhookConformance(SinkConformance):
     """Against a receiver on loopback, with the secret in the URL, too, as many endpoints have it."""
 
-    capabilities = Capabilities(append_only=True, files=False)
+    capabilities = Capabilities(append_only=True, files=False, remote=True)
     wrong_options: ClassVar[dict[str, Any]] = {"url": "ftp://hooks.example.com/crdb", "max_bytes": 1}
     canary = "whsec_Y3JkYmV4cG9ydC1jYW5hcnktNWRkNmMwYTEtYWJj"
     canary_variables = (*SinkConformance.canary_variables, SECRET_VARIABLE)
@@ -72,9 +82,9 @@ class WebhookConformance(SinkConformance):
         return dict(self._receivers[place].rows())
 
 
-def _by_stream(root: Path, read: Callable[[Path], Rows]) -> dict[str, Rows]:
+def _by_stream(root: Path, read: Callable[[Path], Rows], day: str = "*") -> dict[str, Rows]:
     found: dict[str, Rows] = {}
-    for path in sorted(root.glob("*/date=*/*")):
+    for path in sorted(root.glob(f"*/date={day}/*")):
         stream = path.parent.parent.name
         found[stream] = [*found.get(stream, ()), *read(path)]
     return found

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from crdbexport.config import convert
 from crdbexport.errors import CrdbExportError
+from crdbexport.options import convert
 from crdbexport.pipeline.lane import LaneCutOffError
 from crdbexport.sinks.base import Sink, SinkConfig
 from crdbexport.testing.check import CheckFailedError, NotApplicableError, check

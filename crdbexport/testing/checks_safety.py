@@ -1,22 +1,19 @@
-"""Safety: nothing half, nothing twice, nothing lost, and nobody else's records touched."""
+"""Safety: nothing half, nothing twice, nothing lost."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
-from datetime import timedelta
 
 import pyarrow as pa
 
-from crdbexport.selection import Coverage, Selection
 from crdbexport.sinks.base import Run
 from crdbexport.testing.check import CheckFailedError, NotApplicableError, check
 from crdbexport.testing.checks_crashes import CHECKS as CRASHES
-from crdbexport.testing.comparing import difference
+from crdbexport.testing.checks_neighbours import CHECKS as NEIGHBOURS
+from crdbexport.testing.checks_scarcity import CHECKS as SCARCITY
 from crdbexport.testing.faults import FailingSink, InterruptedSink
-from crdbexport.testing.feed import outcome_of
-from crdbexport.testing.harness import Batches, Harness
-from crdbexport.testing.samples import DAY, records, sample_run, some_of_everything
+from crdbexport.testing.harness import Harness
+from crdbexport.testing.samples import later_of, records, sample_run, some_of_everything
 
 MORE_THAN_A_BUFFER = 5_000
 
@@ -62,7 +59,7 @@ def abort_leaves_nothing(h: Harness) -> None:
 def abort_keeps_what_is_published(h: Harness) -> None:
     """A run that is given up leaves an earlier one of the same snapshot as it is."""
     first = h.deliver(sample_run())
-    h.interrupted(h.feed(_later(first.run)))
+    h.interrupted(h.feed(later_of(first.run)))
     h.must_hold(first)
 
 
@@ -146,70 +143,6 @@ def side_by_side(h: Harness) -> None:
     h.must_hold(*committed)
 
 
-@check("safety")
-def later_run_of_the_snapshot(h: Harness) -> None:
-    """A later run of the same snapshot takes the place of the earlier, or is added, as the sink declares."""
-    first = h.deliver(sample_run())
-    later = _later(first.run)
-    h.must_hold(first, h.deliver(later, _fewer(later)))
-
-
-@check("safety")
-def other_snapshots(h: Harness) -> None:
-    """Runs of other days stay, unless the sink declares that it keeps the latest state only."""
-    feeds = [h.deliver(sample_run(f"r{day}", logical_time=DAY + timedelta(days=day))) for day in range(3)]
-    h.must_hold(*feeds)
-
-
-@check("safety")
-def other_clusters(h: Harness) -> None:
-    """Runs of other clusters stay, also where cluster, run id and records have the same names."""
-    h.must_hold(*[h.deliver(sample_run(cluster=cluster)) for cluster in ("c1", "c10", "c1.r1")])
-
-
-@check("safety", needs="upsert")
-def uncovered_records_stay(h: Harness) -> None:
-    """Records that a run did not look for are not deleted."""
-    run = sample_run(streams=["tables"])
-    first = h.deliver(run, [("tables", records("tables", 3, run=run))])
-    later = _later(run)
-    batches: Batches = [("tables", records("tables", 1, run=later, first=1))]
-    nowhere = outcome_of(later, batches, Coverage(Selection(), known=False))
-    second = h.deliver(later, batches, outcome=nowhere)
-    old = first.accepted("tables")
-    wanted = [old[0], *second.accepted("tables"), old[2]]
-    if told := difference("tables", run.streams["tables"], wanted, h.read("tables")):
-        raise CheckFailedError(told)
-
-
-@check("safety")
-def free_text_names(h: Harness) -> None:
-    """A cluster and a run id that are no names of files are kept as they are, and lead nowhere else."""
-    beside = h.other_files()
-    run = sample_run("../../nightly: *?\n'\"", cluster="../../prod\\..")
-    feed = h.deliver(run)
-    if strays := h.other_files() - beside:
-        raise CheckFailedError(f"something was written outside of the target: {sorted(strays)[0].name}")
-    h.must_hold(feed)
-
-
-@check("safety")
-def names_do_not_collide(h: Harness) -> None:
-    """Runs whose clusters or ids differ in a sign that file names lack do not overwrite each other."""
-    pairs = [("a/b", "r"), ("a_b", "r"), ("a%2Fb", "r"), ("a b", "r"), ("a.b", "c"), ("a", "b.c"), ("A", "b.c")]
-    h.must_hold(*[h.deliver(sample_run(run_id, cluster=cluster)) for cluster, run_id in pairs])
-
-
-def _later(run: Run) -> Run:
-    """Another run of the same snapshot, read later."""
-    return replace(run, run_id="r2", extracted_at=run.extracted_at + timedelta(hours=1))
-
-
-def _fewer(run: Run) -> Batches:
-    """Less of every stream than a run has by default, and some that is new."""
-    return [(stream, records(stream, 2, run=run, first=4)) for stream in run.streams]
-
-
 CHECKS = (
     nothing_before_commit,
     abort_leaves_nothing,
@@ -218,13 +151,9 @@ CHECKS = (
     same_run_twice,
     lost_acknowledgement,
     *CRASHES,
+    *SCARCITY,
     partial_batch,
     poison_record,
     side_by_side,
-    later_run_of_the_snapshot,
-    other_snapshots,
-    other_clusters,
-    uncovered_records_stay,
-    free_text_names,
-    names_do_not_collide,
+    *NEIGHBOURS,
 )

@@ -38,6 +38,16 @@ class ChildEnd:
     killed: bool
     answer: dict[str, Any]
 
+    @property
+    def status(self) -> str:
+        """What became of a delivery."""
+        return "killed" if self.killed else str(self.answer["status"])
+
+    @property
+    def told(self) -> str:
+        """What became of a delivery, and its error."""
+        return ": ".join(filter(None, (self.status, self.answer.get("error"))))
+
 
 def in_child(work: Work, seconds: float) -> ChildEnd:
     """Do `work`, which must pickle, in a process that has imported nothing but the kit; its answer must be JSON.

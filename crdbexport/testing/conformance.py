@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,10 +45,16 @@ class Capabilities:
     """A stream may gain a nullable field. Otherwise such a run is refused."""
     files: bool = True
     """The sink writes files on this machine."""
+    partitioned: bool = False
+    """What is published lies apart by the day of its logical time, so that a reader of one day opens no other."""
+    remote: bool = False
+    """The target may lie on another machine. Otherwise the sink works without a network."""
 
     def __post_init__(self) -> None:
         if self.append_only + self.latest_only + self.upsert > 1:
             raise ValueError("append_only, latest_only and upsert exclude each other")
+        if self.partitioned and (self.latest_only or self.upsert):
+            raise ValueError("partitioned goes with sinks that keep days: not with latest_only or upsert")
 
 
 class SinkConformance:
@@ -70,6 +77,8 @@ class SinkConformance:
     patience_seconds: ClassVar[float] = 30.0
     """How long any one run may take."""
 
+    remote_options: ClassVar[Mapping[str, Any]] = {}
+    """For a sink that declares `remote` and whose place is on this machine: options that name a target elsewhere."""
     crash_points: ClassVar[int] = 12
     """At how many points of a commit its process is killed, two or more."""
 
@@ -91,6 +100,10 @@ class SinkConformance:
         Integers are ints, lists are lists, times are datetimes or RFC 3339; a field that is missing is null.
         """
         raise NotImplementedError(f"{type(self).__name__} must define read_back(self, place)")
+
+    def read_day(self, place: Path, day: date) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What readers of one day see who open nothing of any other; of a sink that declares `partitioned`."""
+        raise NotImplementedError(f"{type(self).__name__} must define read_day(self, place, day)")
 
     def serve(self, place: Path) -> AbstractContextManager[object]:
         """What must be up for as long as a check lasts, such as a server."""

@@ -12,6 +12,7 @@ import pyarrow as pa
 from crdbexport.sinks.base import Run, Sink, SinkConfig
 from crdbexport.testing.children import without_room
 from crdbexport.testing.feed import Feed
+from crdbexport.testing.offline import go_offline
 
 Fault = Callable[[Sink], Sink]
 
@@ -24,7 +25,7 @@ def no_fault(sink: Sink) -> Sink:
 class Delivery:
     """Of the sink, its class and its options are all that there is: an export makes it of these, too.
 
-    `fault` wraps it; with `room_bytes`, no file grows beyond.
+    `fault` wraps it; with `room_bytes`, no file grows beyond; `offline`, there is no network.
     """
 
     kind: type[Sink]
@@ -35,9 +36,12 @@ class Delivery:
     patience: float
     fault: Fault = no_fault
     room_bytes: int | None = None
+    offline: bool = False
 
     def __call__(self) -> dict[str, Any]:
         """Deliver; answer what became of it, and how many calls of the commit were seen by a fault that counts them."""
+        if self.offline:
+            go_offline()
         sink = self.fault(self.kind(self.config))
         feed = Feed(self.run, self.batches, sink, self.directory, patience=self.patience)
         if self.room_bytes is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from crdbexport.config import Secret
+from crdbexport.options import Secret
 from crdbexport.testing.check import CheckFailedError
 
 Work = Callable[[], dict[str, Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from crdbexport.config import convert
 from crdbexport.errors import ClusterUnavailableError
+from crdbexport.options import convert
 from crdbexport.sinks.base import Outcome, Run, Sink
 from crdbexport.testing.check import CheckFailedError
+from crdbexport.testing.children import ChildEnd, in_child
 from crdbexport.testing.comparing import Rows, difference, of_run
+from crdbexport.testing.delivery import Delivery, Fault, no_fault
 from crdbexport.testing.feed import Feed
 from crdbexport.testing.samples import some_of_everything
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from crdbexport.testing.conformance import Capabilities, SinkConformance
 
 POLL_SECONDS = 0.005
+IMPORT_SECONDS = 10.0  # Besides the patience for the run itself: every process imports the sink's library anew.
 Batches = Sequence[tuple[str, pa.RecordBatch]]
 
 
@@ -52,12 +55,13 @@ class Harness:
         with self.kit.serve(there.place):
             yield there
 
-    def sink(self) -> Sink:
-        """A fresh sink on the target."""
+    def sink(self, options: Mapping[str, Any] | None = None) -> Sink:
+        """A fresh sink on the target; `options` go over all others."""
         sink = self.kit.make_sink(self.place)
-        if not self.kit.options:
+        given = {**self.kit.options, **(options or {})}
+        if not given:
             return sink
-        settings = {**msgspec.structs.asdict(sink.config), **self.kit.options}
+        settings = {**msgspec.structs.asdict(sink.config), **given}
         return type(sink)(convert(settings, type(sink.config), where="--option"))
 
     def feed(
@@ -75,6 +79,15 @@ class Harness:
         feed = self.feed(run, batches, sink=sink, outcome=outcome)
         self.committed(feed.begin().wait())
         return feed
+
+    def deliver_apart(
+        self, feed: Feed, fault: Fault = no_fault, *, room_bytes: int | None = None, offline: bool = False
+    ) -> ChildEnd:
+        """Deliver what the feed holds, in a process of its own. The feed is not begun: it is there to compare with."""
+        directory = feed.directory / "child"
+        kind, config = type(feed.sink), feed.sink.config
+        delivery = Delivery(kind, config, feed.run, feed.batches, directory, self.patience, fault, room_bytes, offline)
+        return in_child(delivery, self.patience + IMPORT_SECONDS)
 
     def committed(self, feed: Feed) -> None:
         """Fail unless the feed is committed, with no more records refused than is declared."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,6 +33,11 @@ def sample_run(
     for stream, field in (added or {}).items():
         schemas[stream] = schemas[stream].append(field)
     return Run(cluster, run_id, logical_time, extracted_at or logical_time + _READ_AFTER, SINK_NAME, schemas)
+
+
+def later_of(run: Run) -> Run:
+    """Another run of the same snapshot, read later."""
+    return replace(run, run_id="r2", extracted_at=run.extracted_at + timedelta(hours=1))
 
 
 def records(stream: str, count: int = 1, *, run: Run | None = None, first: int = 0, **values: Any) -> pa.RecordBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -53,14 +54,19 @@ class GoodSink(Sink):
 
     def put(self, stem: str, document: dict[str, Any]) -> None:
         """Let the document appear at once."""
-        self.config.path.mkdir(parents=True, exist_ok=True)
-        new = self.config.path / f".{stem}.new"
+        directory = self.directory()
+        directory.mkdir(parents=True, exist_ok=True)
+        new = directory / f".{stem}.new"
         try:
             new.write_bytes(msgspec.json.encode(document))
-            new.replace(self.config.path / f"{stem}.json")
+            new.replace(directory / f"{stem}.json")
         except BaseException:
             new.unlink(missing_ok=True)
             raise
+
+    def directory(self) -> Path:
+        """Where the run's document is."""
+        return self.config.path
 
     def document(self) -> dict[str, Any]:
         run = self.run
@@ -68,7 +74,7 @@ class GoodSink(Sink):
 
     def replaced(self) -> list[Path]:
         """The documents of earlier runs whose place this run takes."""
-        found = sorted(self.config.path.glob("*.json"))
+        found = sorted(self.directory().glob("*.json"))
         return [path for path in found if self.replaces(json.loads(path.read_bytes()))]
 
     def replaces(self, other: dict[str, Any]) -> bool:
@@ -80,8 +86,17 @@ class GoodSink(Sink):
         return file_stem(self.run.cluster, self.run.run_id)
 
     def receipt(self) -> Receipt:
-        location = str(self.config.path)
+        location = str(self.directory())
         return Receipt(tuple(Artifact(location, stream, len(rows)) for stream, rows in self.rows.items()))
+
+
+def rows_in(directory: Path, pattern: str = "*.json") -> Rows:
+    """The rows of each stream in the documents below a directory."""
+    found: Rows = {}
+    for path in sorted(directory.glob(pattern)):
+        for stream, rows in json.loads(path.read_bytes())["streams"].items():
+            found.setdefault(stream, []).extend(rows)
+    return found
 
 
 class GoodConformance(SinkConformance):
@@ -92,11 +107,7 @@ class GoodConformance(SinkConformance):
         return self.sink(self.sink.Config(path=place / "out", token=self.canary))  # type: ignore[call-arg]
 
     def read_back(self, place: Path) -> Rows:
-        found: Rows = {}
-        for path in sorted((place / "out").glob("*.json")):
-            for stream, rows in json.loads(path.read_bytes())["streams"].items():
-                found.setdefault(stream, []).extend(rows)
-        return found
+        return rows_in(place / "out")
 
 
 class UpsertSink(GoodSink):
@@ -149,3 +160,24 @@ class LatestSink(AppendSink):
 class LatestConformance(GoodConformance):
     sink = LatestSink
     capabilities = Capabilities(latest_only=True)
+
+
+class PartitionedSink(GoodSink):
+    """One JSON document a run, in the directory of its day."""
+
+    def directory(self) -> Path:
+        return self.config.path / f"date={self.day()}"
+
+    def day(self) -> date:
+        return self.run.logical_time.date()
+
+
+class PartitionedConformance(GoodConformance):
+    sink = PartitionedSink
+    capabilities = Capabilities(partitioned=True)
+
+    def read_back(self, place: Path) -> Rows:
+        return rows_in(place / "out", "*/*.json")
+
+    def read_day(self, place: Path, day: date) -> Rows:
+        return rows_in(place / "out" / f"date={day}")

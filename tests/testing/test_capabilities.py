@@ -15,7 +15,8 @@ from crdbexport.testing import Capabilities, records
 from crdbexport.testing.check import Check, CheckFailedError, NotApplicableError
 from crdbexport.testing.checks_safety import MORE_THAN_A_BUFFER
 from crdbexport.testing.runner import CHECKS, try_check
-from tests.testing.good_sinks import GoodConformance, GoodSink
+from tests.testing.good_sinks import GoodConformance, GoodSink, PartitionedSink
+from tests.testing.rude_sinks import TellsItsMaker
 
 BY_NAME = {each.name: each for each in CHECKS}
 
@@ -139,6 +140,9 @@ LIES = [
     (GoodSink, Capabilities(concurrent=False), "side_by_side", "concurrent=False is declared"),
     (GoodSink, Capabilities(evolves=False), "added_field", "evolves=False is declared"),
     (GoodSink, Capabilities(files=False), "disk_full", "files=False is declared"),
+    (GoodSink, Capabilities(remote=True), "without_a_network", "remote is declared"),
+    (PartitionedSink, Capabilities(), "a_day_by_itself", "partitioned is not declared"),
+    (TellsItsMaker, Capabilities(), "without_a_network", "remote is not declared, .* Network is unreachable"),
     (StreamingSink, Capabilities(), "nothing_before_commit", "before the commit"),
     (TornSink, Capabilities(), "nothing_before_commit", "before the commit cannot be read: JSONDecodeError"),
     (AtLeastOnceSink, Capabilities(), "same_run_twice", "5 records should be there and 10 are"),
@@ -164,6 +168,8 @@ def test_no_buffer_hides_what_is_published_early() -> None:
 def test_a_sink_keeps_old_runs_in_one_way_only() -> None:
     with pytest.raises(ValueError, match="exclude each other"):
         Capabilities(append_only=True, upsert=True)
+    with pytest.raises(ValueError, match="partitioned goes with sinks that keep days"):
+        Capabilities(partitioned=True, latest_only=True)
 
 
 def test_an_exemption_is_told_with_its_reason(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.testing.good_sinks import (
     AppendConformance,
     GoodConformance,
     LatestConformance,
+    PartitionedConformance,
     UpsertConformance,
 )
 from tests.testing.twins import TWINS, Twin
@@ -80,4 +81,9 @@ class TestAppendSink(AppendConformance):
 
 @pytest.mark.slow
 class TestLatestSink(LatestConformance):
+    pass
+
+
+@pytest.mark.slow
+class TestPartitionedSink(PartitionedConformance):
     pass

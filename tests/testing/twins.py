@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from crdbexport.testing import SinkConformance
-from tests.testing.good_sinks import GoodConformance, GoodSink, UpsertConformance
+from tests.testing.good_sinks import GoodConformance, GoodSink, PartitionedConformance, UpsertConformance
 from tests.testing.inexact_sinks import (
     Boasts,
     CountsIn16Bits,
@@ -44,6 +44,7 @@ from tests.testing.rude_sinks import (
     TakesAnyType,
     TakesAnyValue,
     TakesUnknownOptions,
+    TellsItsMaker,
     TellsItsTokenInTheReceipt,
     WantsTheMainThread,
 )
@@ -62,6 +63,7 @@ from tests.testing.unsafe_sinks import (
     CommitsInAbort,
     DeletesWhatItDidNotLookFor,
     DropsWhatIsTooLong,
+    FilesByTheDayOfReading,
     FlattensNames,
     FollowsNamesOutOfItsDirectory,
     HasOneCurrentRun,
@@ -119,11 +121,13 @@ TWINS: tuple[Twin, ...] = (
     # A crash after the new run is in place, and before the replaced one is gone, is one after the commit.
     _of(TakesTheDeadForStrangers, "crash_after_commit", "crash_while_replacing"),
     _of(SwallowsDiskErrors, "disk_full"),
+    _of(TellsItsMaker, "without_a_network"),
     _of(KeepsHalfABatch, "partial_batch"),
     _of(DropsWhatIsTooLong, "poison_record"),
     _of(HasOneCurrentRun, "side_by_side"),
     _of(KeepsRunsThatHadMore, "later_run_of_the_snapshot"),
     _of(KeepsTwoDays, "other_snapshots"),
+    _of(FilesByTheDayOfReading, "a_day_by_itself", conformance=PartitionedConformance),
     _of(TakesAPrefixForTheCluster, "other_clusters"),
     _of(DeletesWhatItDidNotLookFor, "uncovered_records_stay", conformance=UpsertConformance),
     _of(FollowsNamesOutOfItsDirectory, "free_text_names"),

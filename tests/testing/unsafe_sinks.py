@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
 from crdbexport import Batch, Outcome, Receipt, Run, SinkError
 from crdbexport.errors import ClusterUnavailableError
 from crdbexport.file_names import escaped
-from tests.testing.good_sinks import GoodSink, UpsertSink
+from tests.testing.good_sinks import GoodSink, PartitionedSink, UpsertSink
 
 ALL_BATCHES = 12
 
@@ -191,6 +191,11 @@ class KeepsTwoDays(GoodSink):
     def replaces(self, other: dict[str, Any]) -> bool:
         before = (self.run.logical_time - timedelta(days=2)).isoformat()
         return super().replaces(other) or (other["cluster"] == self.run.cluster and other["time"] <= before)
+
+
+class FilesByTheDayOfReading(PartitionedSink):
+    def day(self) -> date:
+        return self.run.extracted_at.date()
 
 
 class TakesAPrefixForTheCluster(GoodSink):

@@ -14,9 +14,13 @@ from crdbexport_deltalake.sink import DeltaLakeSink
 
 
 class DeltaLakeConformance(SinkConformance):
-    """Every run stays."""
+    """Every run stays; tables are on this machine, but for the check that has no network."""
 
-    capabilities = Capabilities(append_only=True)
+    capabilities = Capabilities(append_only=True, remote=True)
+    remote_options: ClassVar[dict[str, Any]] = {
+        "root": "s3://crdbexport-kit/lake",
+        "storage_options": {"aws_access_key_id": "kit", "aws_secret_access_key": "kit", "aws_region": "us-east-1"},
+    }
     wrong_options: ClassVar[dict[str, Any]] = {"root": "/dev/null/lake", "mode": "replace"}
     mode: ClassVar[Literal["append", "merge"]] = "append"
 
@@ -34,5 +38,5 @@ class DeltaLakeConformance(SinkConformance):
 class MergeConformance(DeltaLakeConformance):
     """The present state stays."""
 
-    capabilities = Capabilities(upsert=True)
+    capabilities = Capabilities(upsert=True, remote=True)
     mode: ClassVar[Literal["append", "merge"]] = "merge"

@@ -15,7 +15,8 @@ from crdbexport_iceberg.sink import IcebergSink
 class IcebergConformance(SinkConformance):
     """Every run stays; the catalog is a SQLite file, and the warehouse a directory."""
 
-    capabilities = Capabilities(append_only=True)
+    capabilities = Capabilities(append_only=True, remote=True)
+    remote_options: ClassVar[dict[str, Any]] = {"properties": {"type": "rest", "uri": "http://127.0.0.1:8181"}}
     wrong_options: ClassVar[dict[str, Any]] = {
         "namespace": "a..b",
         "mode": "replace",
@@ -43,5 +44,5 @@ class IcebergConformance(SinkConformance):
 class MergeConformance(IcebergConformance):
     """The present state stays."""
 
-    capabilities = Capabilities(upsert=True)
+    capabilities = Capabilities(upsert=True, remote=True)
     mode: ClassVar[Literal["append", "merge"]] = "merge"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from crdbexport import Sink
 from crdbexport.config import Secret
 from crdbexport.sinks.manifest import decode_manifest
-from crdbexport.testing import SinkConformance
+from crdbexport.testing import Capabilities, SinkConformance
 from crdbexport_object_store.options import ObjectStoreConfig
 from crdbexport_object_store.sink import ObjectStoreSink
 
@@ -21,6 +22,8 @@ from crdbexport_object_store.sink import ObjectStoreSink
 class ObjectStoreConformance(SinkConformance):
     """In a directory, read as by whoever goes by the manifests."""
 
+    capabilities = Capabilities(partitioned=True, remote=True)
+    remote_options: ClassVar[dict[str, Any]] = {"url": "s3://crdbexport-kit/lake", "access_key_id": "kit"}
     wrong_options: ClassVar[dict[str, Any]] = {"url": "ftp://example.com/lake", "part_bytes": 1}
     canary_variables = (*SinkConformance.canary_variables, "AWS_SECRET_ACCESS_KEY")
 
@@ -46,6 +49,13 @@ class ObjectStoreConformance(SinkConformance):
         found: dict[str, list[dict[str, Any]]] = {}
         for file in (file for manifest in manifests for file in manifest.files):
             found.setdefault(file.stream, []).extend(rows_of(file.path, objects[file.path]))
+        return found
+
+    def read_day(self, place: Path, day: date) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for path, data in self.objects(place).items():
+            if f"/date={day}/" in path:
+                found.setdefault(path.partition("/")[0], []).extend(rows_of(path, data))
         return found
 
 

@@ -22,7 +22,7 @@ from crdbexport_postgres.tables import quoted
 class PostgresConformance(SinkConformance):
     """Every place is a schema of its own: on the server of the target, else on one that is started for the purpose."""
 
-    capabilities = Capabilities(upsert=True, refuses_records=True)
+    capabilities = Capabilities(upsert=True, refuses_records=True, remote=True)
     poison: ClassVar[dict[str, Any]] = {"table_name": "a\0b"}
     wrong_options: ClassVar[dict[str, Any]] = {
         "uri": "mysql://127.0.0.1/clusters",

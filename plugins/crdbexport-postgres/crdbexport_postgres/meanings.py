@@ -60,7 +60,8 @@ def refused_connection(where: str, text: str) -> CrdbExportError:
 
     What libpq says of a URI that it cannot read quotes it, password and all; of that the first words are told.
     """
-    words = " ".join(text.rpartition("Failed to connect: ")[2].split())
+    # Where the system gives it no socket, libpq says nothing at all.
+    words = " ".join(text.rpartition("Failed to connect: ")[2].split()) or "connection to server failed"
     if not re.search(r"connection to server|could not translate host name", words):
         return ConfigError(
             f"option uri: {words.partition(chr(34))[0].strip(' :')}; mend it, and quote user and password"

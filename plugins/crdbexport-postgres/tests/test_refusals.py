@@ -70,6 +70,12 @@ def test_a_refused_connection_is_told_with_where_what_and_what_now(words: str, k
     assert "; " in str(error)
 
 
+def test_a_connection_of_which_libpq_says_nothing_is_no_matter_of_the_uri() -> None:
+    error = refused_connection("postgresql://db/clusters", "IO: [libpq] Failed to connect: ")
+    assert type(error) is SinkError
+    assert str(error).startswith("postgresql://db/clusters: connection to server failed; ")
+
+
 def test_what_libpq_quotes_of_a_uri_is_not_told() -> None:
     error = refused_connection("postgresql://...", 'IO: Failed to connect: invalid percent-encoded token: "hid%zz"\n')
     assert isinstance(error, ConfigError)
