@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 
 from tests.benchmarks.measuring import Measured
-from tests.benchmarks.serving import nginx_program
 
 DISTRIBUTIONS = ("crdbexport", "dlt", "httpx", "aiohttp", "pyreqwest", "httpx-aiohttp", "uvloop", "msgspec", "pyarrow")
 HEADS = ("wall s", "CPU s", "peak MiB")
@@ -69,7 +67,7 @@ def cells(measured: Measured) -> tuple[float, float, float]:
     return measured.wall_seconds, measured.cpu_seconds, measured.peak_mib
 
 
-def surroundings() -> dict[str, str]:
+def surroundings(distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, str]:
     """The machine, the versions and the day."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
@@ -78,8 +76,7 @@ def surroundings() -> dict[str, str]:
         "machine": f"{os.cpu_count()} CPUs ({_processor()}), {memory:.0f} GiB, {platform.platform()}",
         "load before": load,
         "python": platform.python_version(),
-        "nginx": _nginx_version(),
-        **_versions(),
+        **_versions(distributions),
     }
 
 
@@ -106,9 +103,9 @@ def _line(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def _versions() -> dict[str, str]:
+def _versions(distributions: Sequence[str]) -> dict[str, str]:
     found = {}
-    for name in DISTRIBUTIONS:
+    for name in distributions:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -122,8 +119,3 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _nginx_version() -> str:
-    told = subprocess.run([nginx_program(), "-v"], capture_output=True, text=True, check=True).stderr
-    return told.partition("/")[2].strip()

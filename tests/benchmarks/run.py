@@ -16,7 +16,7 @@ from tests.benchmarks import reporting
 from tests.benchmarks.measuring import ContenderError, Effort
 from tests.benchmarks.reporting import Section
 from tests.benchmarks.scenarios import cpu, growth, knee, trouble, whole_process, with_latency
-from tests.benchmarks.serving import MissingServerError, nginx_program
+from tests.benchmarks.serving import MissingServerError, nginx_version
 
 ROUNDS = 3
 SCENARIOS: dict[str, Callable[[Effort], Section]] = {
@@ -35,8 +35,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     effort = Effort(given.rounds or (1 if given.quick else ROUNDS), given.quick)
     try:
-        nginx_program()
-        around = reporting.surroundings()
+        around = {**reporting.surroundings(), "nginx": nginx_version()}
         sections = [_told(name, effort) for name in given.scenario or SCENARIOS]
     except (ContenderError, MissingServerError) as error:
         sys.exit(f"bench: {error}")

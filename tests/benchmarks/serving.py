@@ -53,7 +53,7 @@ TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 class MissingServerError(Exception):
-    """nginx is not installed."""
+    """A server is not installed."""
 
 
 def nginx_program() -> str:
@@ -65,6 +65,11 @@ def nginx_program() -> str:
             "Fedora: dnf install nginx-core; macOS: brew install nginx)"
         )
     return found
+
+
+def nginx_version() -> str:
+    told = subprocess.run([nginx_program(), "-v"], capture_output=True, text=True, check=True).stderr
+    return told.partition("/")[2].strip()
 
 
 def write_files(workload: Workload, directory: Path) -> None:
@@ -101,11 +106,18 @@ def nginx(directory: Path, workload: Workload) -> Iterator[str]:
 @contextlib.contextmanager
 def slow_server(databases: int, tables: int, behaviour: Behaviour) -> Iterator[str]:
     """The slow server with that workload and behaviour; yields its URL."""
-    module = [sys.executable, "-m", "tests.benchmarks.slow_server"]
-    with _running([*module, *arguments((databases, tables), behaviour)], subprocess.PIPE) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
+    with started("tests.benchmarks.slow_server", *arguments((databases, tables), behaviour)) as port:
         yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def started(module: str, *given: str) -> Iterator[str]:
+    """A server that is a module; yields the first line that it prints, which says where it is."""
+    with _running([sys.executable, "-m", module, *given], subprocess.PIPE) as process:
+        assert process.stdout is not None
+        if not (told := process.stdout.readline().decode().strip()):
+            raise MissingServerError(f"{module} {' '.join(given)} did not start; what it lacks stands above")
+        yield told
 
 
 def tally(url: str) -> dict[str, float]:
