@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from crdbexport.disk import cause_of
 from crdbexport.errors import ConfigError, SinkRefusedError, shown
 from crdbexport.selection import Coverage
-from crdbexport.sinks.base import Outcome, Run
+from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
 from crdbexport.sinks.staging import Staging
 
 OBJECT = ("database_name", "schema_name", "table_name")
@@ -44,6 +47,67 @@ class Delivery:
     def present_state(self, stream: str) -> PresentState:
         """Which rows of the run's cluster stay in the stream's table."""
         return PresentState(self.outcome.coverage.get(stream), self.batches(stream))
+
+
+class StreamTable(Protocol):
+    """The table of one stream."""
+
+    def check(self) -> None:
+        """Refuse a table that cannot take the stream; none at all can."""
+
+    def publish(self, delivery: Delivery) -> Artifact:
+        """Bring the records into the table in one commit, unless the run has one there; answers what is there."""
+
+
+class TablesSink(Sink):
+    """Stages a run on local disk, and brings each stream into its table when the run commits.
+
+    Its options have `mode` (`append` or `merge`) and `staging_directory`. A derived sink says where the tables are.
+    """
+
+    def __init__(self, config: SinkConfig) -> None:
+        super().__init__(config)
+        self._staging: Staging | None = None
+        self._receipt: Receipt | None = None
+
+    def place(self) -> str:
+        """What tells the place of the tables from others."""
+        raise NotImplementedError(f"{type(self).__name__} must define place(self)")
+
+    def tables(self, run: Run) -> AbstractContextManager[Iterator[StreamTable]]:
+        """The tables of the run's streams, for as long as the context lasts."""
+        raise NotImplementedError(f"{type(self).__name__} must define tables(self, run)")
+
+    def preflight(self, run: Run) -> None:
+        """Refuse tables that misfit."""
+        with self.tables(run) as tables:
+            for table in tables:
+                table.check()
+
+    def open(self, run: Run) -> None:
+        self._staging = Staging(run, self.place(), self.config.staging_directory)
+
+    def write(self, batch: Batch) -> None:
+        self._opened().write(batch)
+
+    def commit(self, run: Run, outcome: Outcome) -> Receipt:
+        if self._receipt is None:
+            staging = self._opened()
+            delivery = Delivery(run, outcome, staging, replaces=self.config.mode == "merge")
+            with self.tables(run) as tables:
+                artifacts = tuple(table.publish(delivery) for table in tables)
+            self._receipt = Receipt(artifacts, sum(each.size_bytes or 0 for each in artifacts))
+            staging.close()
+        return self._receipt
+
+    def abort(self) -> None:
+        if self._staging is not None:
+            self._staging.close()
+
+    def _opened(self) -> Staging:
+        if self._staging is None:
+            raise RuntimeError("the sink was not opened")
+        return self._staging
 
 
 def waits() -> Iterator[float]:
@@ -99,47 +163,6 @@ def read_at(run: Run) -> int:
     return (run.extracted_at - _EPOCH) // timedelta(microseconds=1)
 
 
-def fields_to_add(stream: str, declared: pa.Schema, held: pa.Schema) -> list[pa.Field]:
-    """The nullable fields of the stream that its table, with the schema `held`, must gain to take it.
-
-    Raises SinkRefusedError for a table that cannot take it.
-    """
-    for column in held:
-        at = declared.get_field_index(column.name)
-        if at >= 0 and plain_type(column.type) != plain_type(declared.field(at).type):
-            what = f"has the type {plain_type(column.type)} and not {plain_type(declared.field(at).type)}"
-            raise _misfit(stream, column.name, what)
-        if not column.nullable and (at < 0 or declared.field(at).nullable):
-            raise _misfit(stream, column.name, "takes no nulls, and the stream has some")
-    lacking = [field for field in declared if field.name not in held.names]
-    for field in lacking:
-        if not field.nullable:
-            raise _misfit(stream, field.name, "is missing")
-    return lacking
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type as crdbexport declares it, for types that differ in layout only."""
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
-        return pa.list_(plain_type(kind.value_type))
-    if pa.types.is_timestamp(kind) and kind.tz in ("UTC", "+00:00", "Etc/UTC"):
-        return pa.timestamp(kind.unit, "UTC")
-    return kind
-
-
-def shaped(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch with the columns of `schema`, null where it has none."""
-    columns = [
-        batch.column(field.name).cast(field.type)
-        if field.name in batch.schema.names
-        else pa.nulls(batch.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
 class PresentState:
     """Which rows of a cluster stay in a table that shall show its present state, beside those that the run brings.
 
@@ -153,27 +176,33 @@ class PresentState:
 
     def staying(self, held: pa.RecordBatch) -> pa.RecordBatch:
         """Those rows of the table that stay."""
-        stay = [
-            uncovered and each not in self._brought
-            for uncovered, each in zip(self._uncovered(held), _ids(held), strict=True)
-        ]
-        return held.filter(pa.array(stay, pa.bool_()))
+        outside = held.filter(self._uncovered(held))
+        return outside.filter(pa.array([each not in self._brought for each in _ids(outside)], pa.bool_()))
 
     def _outside(self, batch: pa.RecordBatch) -> Iterator[bytes]:
-        return (each for uncovered, each in zip(self._uncovered(batch), _ids(batch), strict=True) if uncovered)
+        return _ids(batch.filter(self._uncovered(batch)))
 
-    def _uncovered(self, batch: pa.RecordBatch) -> Iterator[bool]:
+    def _uncovered(self, batch: pa.RecordBatch) -> pa.BooleanArray:
         if (covers := self._covers) is None:
-            return (True for _ in range(batch.num_rows))
-        names = [batch.column(name).to_pylist() for name in OBJECT if name in batch.schema.names]
-        return (not covers(*each) for each in zip(*names, strict=True))
+            return pa.repeat(True, batch.num_rows)
+        objects, numbers = _objects(batch)
+        return pa.array([not covers(*names) for names in objects], pa.bool_()).take(numbers)
+
+
+def _objects(batch: pa.RecordBatch) -> tuple[list[tuple[str, ...]], pa.Array]:
+    """The objects of which the rows tell, and for each row which of them it is: there are far fewer than rows."""
+    columns = [batch.column(name).dictionary_encode() for name in OBJECT if name in batch.schema.names]
+    number = pa.repeat(pa.scalar(0, pa.int64()), batch.num_rows)
+    for column in columns:
+        number = pc.add(pc.multiply(number, len(column.dictionary)), column.indices.cast(pa.int64()))
+    distinct = number.dictionary_encode()
+    rest, names = distinct.dictionary, []
+    for column in reversed(columns):
+        high = pc.divide(rest, len(column.dictionary))
+        names.append(column.dictionary.take(pc.subtract(rest, pc.multiply(high, len(column.dictionary)))).to_pylist())
+        rest = high
+    return list(zip(*reversed(names), strict=True)), distinct.indices
 
 
 def _ids(batch: pa.RecordBatch) -> Iterator[bytes]:
     return (bytes.fromhex(each) for each in batch.column("record_id").to_pylist())
-
-
-def _misfit(stream: str, column: str, what: str) -> SinkRefusedError:
-    return SinkRefusedError(
-        f"table {shown(stream)}: column {shown(column)} {what}; rename the table, and the next run makes a new one"
-    )

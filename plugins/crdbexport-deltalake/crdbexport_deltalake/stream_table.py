@@ -15,14 +15,13 @@ import pyarrow.compute as pc
 from crdbexport import Artifact, Run, SinkError
 from crdbexport.disk import private_file, storage_errors
 from crdbexport.redaction import without_credentials
+from crdbexport.sinks.table_schemas import fields_to_add, shaped
 from crdbexport.sinks.tables import (
     Delivery,
     commit_id,
-    fields_to_add,
     read_at,
     refuse_other_reading,
     refuse_undoing,
-    shaped,
     waits,
 )
 from crdbexport_deltalake.place import Place, cause_of, errors_at

@@ -16,6 +16,8 @@ import pyarrow as pa
 from crdbexport import Coverage, Run, SinkRefusedError
 
 OBJECT = ("database_name", "schema_name", "table_name")
+# A statement costs what inserting thousands of rows does.
+ROWS_AT_ONCE = 32_768
 
 
 class StreamTable:
@@ -27,6 +29,8 @@ class StreamTable:
         self._schema = schema
         self._staged = f"memory.main.{_quoted(stream)}"
         self._table = f"target.main.{_quoted(stream)}"
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
         with self._visible("declared", schema.empty_table()):
             # DuckDB itself maps Arrow's types to its own.
             declared = connection.table("declared")
@@ -35,8 +39,16 @@ class StreamTable:
 
     def stage(self, data: pa.RecordBatch) -> None:
         """Take the rows, all or none."""
+        self._waiting.append(data)
+        self._waiting_rows += data.num_rows
+        if self._waiting_rows >= ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Stage what waits; not within the merge's transaction, which writes to the file alone."""
         # DuckDB reads a table as often as it likes, but a record batch only once.
-        with self._visible("arriving", pa.Table.from_batches([data])):
+        with self._visible("arriving", pa.Table.from_batches(self._waiting, self._schema)):
+            self._waiting, self._waiting_rows = [], 0
             self._connection.execute(f"INSERT INTO {self._staged} BY NAME SELECT * FROM arriving")
 
     def check(self) -> None:

@@ -81,6 +81,8 @@ class DuckDBSink(Sink):
 
     def _publish(self, run: Run, outcome: Outcome) -> tuple[Artifact, ...]:
         existed = self._path.exists()
+        for table in self._tables.values():
+            table.flush()
         with attached(self._connection, self._path, self.config.lock_timeout_seconds):
             try:
                 with transaction(self._connection):

@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crdbexport import Artifact, Run, SinkError
+from crdbexport.sinks.table_schemas import fields_to_add, shaped
 from crdbexport.sinks.tables import (
     Delivery,
     commit_id,
-    fields_to_add,
     read_at,
     refuse_other_reading,
     refuse_undoing,
-    shaped,
     waits,
 )
 
@@ -106,7 +105,7 @@ class StreamTable:
         """What the table shall hold of the cluster: what the run brings, and what it did not look for."""
         yield from delivery.batches(self.stream)
         state = delivery.present_state(self.stream)
-        for held in table.scan(_where(cluster=delivery.run.cluster)).to_arrow_batch_reader():
+        for held in _read(table, _where(cluster=delivery.run.cluster)):
             if (staying := state.staying(shaped(held, schema))).num_rows:
                 yield staying
 
@@ -172,6 +171,16 @@ def _append(
         for part in _parts(batches, schema):
             for file in _dataframe_to_data_files(metadata, part, table.io, snapshot.commit_uuid, numbers):
                 snapshot.append_data_file(file)
+            del part  # While the next one is gathered, this one would stay.
+
+
+def _read(table: Table, row_filter: BooleanExpression) -> Iterator[pa.RecordBatch]:
+    """The rows, file by file: pyiceberg's own reader reads ahead of its reader as far as it can, as its writer does."""
+    from pyiceberg.io.pyarrow import ArrowScan
+
+    scan = ArrowScan(table.metadata, table.io, table.schema(), row_filter)
+    for task in table.scan(row_filter).plan_files():
+        yield from scan.to_record_batches([task])
 
 
 def _parts(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
