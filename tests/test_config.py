@@ -11,18 +11,11 @@ import msgspec
 import pytest
 
 from crdbexport import ConfigError, ExportConfig, load_config
-from crdbexport.config import (
-    Secret,
-    base_url,
-    check,
-    convert,
-    is_loopback,
-    logical_time,
-    parse_config,
-    password,
-    read_toml,
-    state_directory,
-)
+from crdbexport.addresses import base_url, is_loopback
+from crdbexport.config import logical_time, parse_config, read_toml, state_directory
+from crdbexport.config_checks import check
+from crdbexport.credentials import password
+from crdbexport.options import Secret, convert
 from crdbexport.records import ON_REQUEST
 
 NOW = datetime(2026, 3, 5, 23, 30, tzinfo=UTC)

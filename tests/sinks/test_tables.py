@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from crdbexport import ConfigError, Coverage, SinkRefusedError
+from crdbexport import Artifact, Batch, ConfigError, Coverage, Run, SinkConfig, SinkRefusedError
 from crdbexport.selection import Selection
-from crdbexport.sinks.tables import PresentState, commit_id, fields_to_add, plain_type, refuse_unwritable, shaped, waits
+from crdbexport.sinks.table_schemas import fields_to_add, plain_type, shaped
+from crdbexport.sinks.tables import Delivery, PresentState, TablesSink, commit_id, refuse_unwritable, waits
 from crdbexport.testing import records, sample_run
+from crdbexport.testing.feed import outcome_of
 
 RUN = sample_run(streams=["databases"])
 SCHEMA = RUN.streams["databases"]
@@ -97,3 +102,63 @@ def test_waits_grow_and_end() -> None:
     told = list(waits())
     assert 0 < told[0] < told[4] < told[-1] <= 5
     assert sum(told) < 60
+
+
+class NotedTable:
+    """Notes what it is asked."""
+
+    def __init__(self, stream: str, asked: list[Any]) -> None:
+        self.stream, self.asked = stream, asked
+
+    def check(self) -> None:
+        self.asked.append(("check", self.stream))
+
+    def publish(self, delivery: Delivery) -> Artifact:
+        rows = sum(batch.num_rows for batch in delivery.batches(self.stream))
+        self.asked.append(("publish", self.stream, rows, delivery.replaces))
+        return Artifact(self.stream, self.stream, rows, 100)
+
+
+class NotedSink(TablesSink):
+    class Config(SinkConfig, frozen=True, kw_only=True):
+        staging_directory: Path
+        mode: str = "merge"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.asked: list[Any] = []
+
+    def place(self) -> str:
+        return "here"
+
+    @contextmanager
+    def tables(self, run: Run) -> Iterator[Iterator[NotedTable]]:
+        yield (NotedTable(stream, self.asked) for stream in run.streams)
+
+
+def test_a_sink_of_tables_looks_at_each_and_publishes_each_once(tmp_path: Path) -> None:
+    sink = NotedSink(NotedSink.Config(staging_directory=tmp_path))
+    sink.preflight(RUN)
+    sink.open(RUN)
+    data = records("databases", 3, run=RUN)
+    sink.write(Batch("databases", 0, data))
+    outcome = outcome_of(RUN, [("databases", data)])
+
+    receipts = [sink.commit(RUN, outcome) for _ in range(2)]
+
+    assert sink.asked == [("check", "databases"), ("publish", "databases", 3, True)]
+    assert receipts[0] == receipts[1]
+    assert receipts[0].size_bytes == 100
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sink_of_tables_that_gives_up_publishes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    sink = NotedSink(NotedSink.Config(staging_directory=tmp_path))
+    sink.abort()
+    sink.open(RUN)
+    sink.write(Batch("databases", 0, records("databases", 3, run=RUN)))
+    assert list(tmp_path.iterdir())
+    sink.abort()
+    assert sink.asked == []
+    assert list(tmp_path.iterdir()) == []
