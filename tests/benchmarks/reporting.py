@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.benchmarks.measuring import Measured
 
-DISTRIBUTIONS = ("crdbexport", "dlt", "httpx", "aiohttp", "pyreqwest", "httpx-aiohttp", "uvloop", "msgspec", "pyarrow")
+DISTRIBUTIONS = ("crdbexport", "dlt", "httpx", "httptools", "msgspec", "pyarrow")
 HEADS = ("wall s", "CPU s", "peak MiB")
 
 
