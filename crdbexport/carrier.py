@@ -17,6 +17,7 @@ from crdbexport.connection import Connection, Origin, connected
 
 KEPT_SECONDS = 15.0
 PORTS = {"http": 80, "https": 443}
+ALL_PORTS = range(1, 65536)
 # Nothing else may stand in a head: a line's end in a header would start another header, or another request.
 HEAD = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*)*")
 
@@ -32,10 +33,13 @@ class Carrier(httpx.AsyncBaseTransport):
         self._connections, self._tls = connections, tls
         self._places = asyncio.Semaphore(connections)
         self._idle: list[Connection] = []
+        self._busy = 0
+        self._ended = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         head = _head(request)
         await self._places.acquire()
+        self._busy += 1
         connection: Connection | None = None
         try:
             connection = self._kept(request.url) or await self._new(request)
@@ -48,33 +52,37 @@ class Carrier(httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        while self._idle:
-            connection = self._idle.pop()
+        self._ended = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
             connection.close()
+        for connection in idle:
             await connection.closed()
 
     def _kept(self, url: httpx.URL) -> Connection | None:
         """The connection to this origin that was used last: its server is the least likely to have closed it."""
-        origin, now = _origin(url), asyncio.get_running_loop().time()
+        origin, loop = _origin(url), asyncio.get_running_loop()
         for at in range(len(self._idle) - 1, -1, -1):
             if self._idle[at].origin == origin:
                 connection = self._idle.pop(at)
-                if connection.reusable and now - connection.idle_since < KEPT_SECONDS:
+                fresh = connection.belongs_to(loop) and loop.time() - connection.idle_since < KEPT_SECONDS
+                if fresh and connection.reusable and connection.is_quiet():
                     return connection
                 connection.close()
         return None
 
     async def _new(self, request: httpx.Request) -> Connection:
-        # A place is taken already: idle connections to elsewhere must not add up beside it.
-        if len(self._idle) >= self._connections:
+        # This one counts as busy already; idle ones to elsewhere must not come on top.
+        while self._idle and len(self._idle) + self._busy > self._connections:
             self._idle.pop(0).close()
         return await connected(_origin(request.url), self._tls, request.extensions["timeout"]["connect"])
 
     def _let_go(self, connection: Connection | None) -> None:
         self._places.release()
+        self._busy -= 1
         if connection is None:
             return
-        if connection.reusable:
+        if connection.reusable and not self._ended:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
         else:
@@ -83,14 +91,16 @@ class Carrier(httpx.AsyncBaseTransport):
 
 class _Body(httpx.AsyncByteStream):
     def __init__(self, connection: Connection, let_go: Callable[[Connection], None]) -> None:
-        self._connection, self._let_go = connection, let_go
+        self._connection, self._let_go, self._is_held = connection, let_go, True
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._connection.body()
 
     async def aclose(self) -> None:
         """What was read to its end leaves its connection to the next request; any other connection is closed."""
-        self._let_go(self._connection)
+        if self._is_held:
+            self._is_held = False
+            self._let_go(self._connection)
 
 
 def _head(request: httpx.Request) -> bytes:
@@ -103,4 +113,9 @@ def _head(request: httpx.Request) -> bytes:
 
 
 def _origin(url: httpx.URL) -> Origin:
-    return Origin(url.raw_host.decode("ascii"), url.port or PORTS[url.scheme], url.scheme == "https")
+    if url.scheme not in PORTS:
+        raise httpx.UnsupportedProtocol("the URL must begin with http:// or https://")
+    port = PORTS[url.scheme] if url.port is None else url.port
+    if not url.raw_host or port not in ALL_PORTS:
+        raise httpx.InvalidURL("no such host or port")
+    return Origin(url.raw_host.decode("ascii"), port, url.scheme == "https")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import selectors
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
@@ -19,6 +22,11 @@ NEXT_ADDRESS_SECONDS = 0.25
 INFORMATIONAL = range(100, 200)
 SWITCHING_PROTOCOLS = 101
 UNASKED = "an answer that nobody asked for"
+HUNG_UP = "the server hung up"
+# Neither takes a descriptor; the second is for systems that lack the first.
+Poll = getattr(selectors, "PollSelector", selectors.SelectSelector)
+# So much of a request may wait below TLS, where nobody can see whether it was sent.
+UNSEEN_BYTES = 64 * 1024
 
 
 class Origin(NamedTuple):
@@ -34,18 +42,29 @@ async def connected(origin: Origin, tls: ssl.SSLContext, seconds: float) -> Conn
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(seconds):
+            several = await _has_several_addresses(origin)
             _, connection = await loop.create_connection(
                 lambda: Connection(origin),
                 origin.host,
                 origin.port,
                 ssl=tls if origin.tls else None,
-                happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
+                # A race that is cancelled at its end leaves the winner's socket open: none where one runs alone.
+                happy_eyeballs_delay=NEXT_ADDRESS_SECONDS if several else None,
             )
     except TimeoutError as error:
         raise httpx.ConnectTimeout(f"no connection within {seconds:g} s") from error
     except OSError as error:
-        raise httpx.ConnectError(str(error)) from error
+        raise httpx.ConnectError(str(error) or HUNG_UP) from error
     return connection
+
+
+async def _has_several_addresses(origin: Origin) -> bool:
+    try:
+        ipaddress.ip_address(origin.host)
+    except ValueError:
+        lookup = asyncio.get_running_loop().getaddrinfo
+        return len(await lookup(origin.host, origin.port, type=socket.SOCK_STREAM)) > 1
+    return False
 
 
 class Connection(asyncio.Protocol):
@@ -64,7 +83,8 @@ class Connection(asyncio.Protocol):
         self._closed = self._loop.create_future()
         self._waiter: asyncio.Future[None] | None = None
         self._error: httpx.TransportError | None = None
-        self._asked = False
+        self._asked = self._is_large = False
+        self._poll: selectors.BaseSelector | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -77,6 +97,7 @@ class Connection(asyncio.Protocol):
         """Send a request; returns the status and the headers of the answer."""
         self._forget()
         self._asked, self.reusable = True, False
+        self._is_large = self.origin.tls and len(request) > UNSEEN_BYTES
         self._transport.write(request)
         while not self._has_head:
             await self._more()
@@ -93,12 +114,22 @@ class Connection(asyncio.Protocol):
                 return
             await self._more()
 
+    def is_quiet(self) -> bool:
+        """Whether nothing came since the last answer, not even an end: the loop may not have had the time to look."""
+        if self._poll is None:
+            self._poll = Poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+        return not self._transport.is_closing() and not self._poll.select(0)
+
+    def belongs_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return self._loop is loop
+
     def close(self) -> None:
         self.reusable = False
         self._transport.abort()
 
     async def closed(self) -> None:
-        await self._closed
+        await asyncio.shield(self._closed)
 
     async def _more(self) -> None:
         if self._error is not None:
@@ -133,14 +164,15 @@ class Connection(asyncio.Protocol):
         if not self._asked or self._is_whole:
             self._fail(httpx.RemoteProtocolError(UNASKED))
             return
+        held = self._held
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"no HTTP/1.1 answer ({error})"))
-        if not self._has_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEADER_BYTES:
-                self._fail(httpx.RemoteProtocolError(f"headers of more than {MAX_HEADER_BYTES} bytes"))
+        # What brings no body belongs to a head, or to the headers behind a body, which the parser holds.
+        self._head_bytes = 0 if self._held > held else self._head_bytes + len(data)
+        if self._head_bytes > MAX_HEADER_BYTES and not self._is_whole:
+            self._fail(httpx.RemoteProtocolError(f"headers of more than {MAX_HEADER_BYTES} bytes"))
         elif self._held > HELD_BYTES and not self._paused and not self._is_whole:
             self._paused = True
             self._transport.pause_reading()
@@ -152,7 +184,7 @@ class Connection(asyncio.Protocol):
             if exc is None and self._has_head and not self._has_length():
                 self._is_whole = True
             else:
-                self._error = httpx.ReadError("the server hung up")
+                self._error = httpx.ReadError(HUNG_UP)
                 self._error.__cause__ = exc
         self._wake()
         self._closed.set_result(None)
@@ -189,5 +221,5 @@ class Connection(asyncio.Protocol):
             self._headers.clear()
             return
         self._is_whole = True
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self._is_large or self._transport.get_write_buffer_size()
         self.reusable = self._parser.should_keep_alive() and not unsent and not self._transport.is_closing()

@@ -116,7 +116,7 @@ class HttpClient:
             raise NoReplyError(f"no whole answer within {self._timeout_seconds:g} s", "timeout") from error
         except httpx.ConnectError as error:
             raise _connect_trouble(error) from error
-        except httpx.LocalProtocolError as error:
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             raise ConfigError(f"{error}; look at the URL, and at the headers that were configured") from error
         except (httpx.TransportError, httpx.StreamError) as error:
             raise NoReplyError("the connection broke before the answer was whole", "broken") from error
@@ -158,6 +158,8 @@ def _connect_trouble(error: httpx.ConnectError) -> NoReplyError | CertificateErr
     for cause in reversed(list(_causes(error))):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return CertificateError(f"TLS: {cause.verify_message or cause.reason}")
+        if isinstance(cause, ssl.SSLWantReadError | ssl.SSLWantWriteError):
+            continue  # What asyncio was waiting for when the connection ended.
         # A handshake that breaks off proves nothing: a balancer whose nodes are all down does that too.
         if isinstance(cause, ssl.SSLEOFError):
             break
@@ -195,16 +197,20 @@ async def _read(response: httpx.Response, limit: int, *, cut: bool) -> bytes:
 
 
 async def _gunzipped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Decodes in bounded steps and demands the trailer: a body cut short is not taken for a whole one."""
+    """Decodes in bounded steps and demands the trailer and nothing behind it: a part is not taken for the whole."""
     decoder = zlib.decompressobj(GZIP_WINDOW)
+    began = False
     try:
         async for chunk in chunks:
+            began = True
             rest, piece = chunk, b""
             while not decoder.eof and (rest or len(piece) == STEP_BYTES):
                 piece = decoder.decompress(rest, STEP_BYTES)
                 rest = decoder.unconsumed_tail
                 yield piece
+            if decoder.eof and (rest or decoder.unused_data):
+                raise NoReplyError("the gzip answer goes on behind its end", "broken")
     except zlib.error as error:
         raise NoReplyError("the answer is not valid gzip", "broken") from error
-    if not decoder.eof:
+    if began and not decoder.eof:
         raise NoReplyError("the gzip answer was cut short", "broken")

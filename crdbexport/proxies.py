@@ -10,6 +10,7 @@ import httpx
 from crdbexport.errors import ConfigError
 
 KEPT_SECONDS = 15.0
+UNUSABLE = "the environment names a proxy that cannot be used; it takes http:// and https://"
 
 
 class EnvironmentProxies(httpx.AsyncBaseTransport):
@@ -26,7 +27,7 @@ class EnvironmentProxies(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         proxies = getproxies()
         proxy = proxies.get(request.url.scheme) or proxies.get("all")
-        if proxy is None or proxy_bypass(request.url.host):
+        if proxy is None or _needs_none(request.url):
             return await self._direct.handle_async_request(request)
         if proxy not in self._by_proxy:
             self._by_proxy[proxy] = self._through(proxy)
@@ -41,8 +42,12 @@ class EnvironmentProxies(httpx.AsyncBaseTransport):
         try:
             address = proxy if "://" in proxy else f"http://{proxy}"
             return httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=self._limits, proxy=address)
-        except (ValueError, ImportError, httpx.InvalidURL) as error:
-            # The address may hold a password.
-            raise ConfigError(
-                "the environment names a proxy that cannot be used; it takes http:// and https://"
-            ) from error
+        except (ValueError, ImportError, httpx.InvalidURL):
+            # The address may hold a password, and their messages a part of it.
+            raise ConfigError(UNUSABLE) from None
+
+
+def _needs_none(url: httpx.URL) -> bool:
+    # An entry of no_proxy may name a port, and then one that the URL leaves out.
+    port = url.port or {"http": 80, "https": 443}[url.scheme]
+    return bool(proxy_bypass(url.host) or proxy_bypass(f"{url.host}:{port}"))

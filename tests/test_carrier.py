@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+import threading
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,7 +19,7 @@ from crdbexport.carrier import KEPT_SECONDS
 from crdbexport.connection import HELD_BYTES, MAX_HEADER_BYTES, Connection, Origin
 from crdbexport.errors import ConfigError
 from crdbexport.http import HttpClient, NoReplyError
-from tests.raw_server import RawServer, Script, head, raw_server, says, then_silence, whole
+from tests.raw_server import RawServer, Script, a_socket, head, raw_server, says, then_silence, whole
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 OWN, FOREIGN = whole(b"own"), whole(b"foreign")
@@ -79,6 +83,38 @@ def test_an_answer_that_nobody_asked_for_is_nobodys(pieces: tuple[bytes, ...]) -
     assert server.accepted == 3
 
 
+@pytest.mark.parametrize("surplus", [FOREIGN, b""], ids=["an answer", "the end"])
+def test_what_came_while_the_loop_stood_still_is_not_taken_for_the_next_answer(surplus: bytes) -> None:
+    """A sink's loop stands still between its posts."""
+    with a_socket() as listening:
+        listening.listen()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+
+        def serve() -> None:
+            for answer in (b"first", b"second"):
+                peer, _ = listening.accept()
+                with peer:
+                    peer.recv(65536)
+                    peer.sendall(whole(answer))
+                    time.sleep(0.02)
+                    peer.sendall(surplus)
+                    if surplus:
+                        with suppress(ConnectionError):
+                            peer.recv(65536)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        client = HttpClient(timeout_seconds=5.0, tls=NO_TLS)
+        with asyncio.Runner() as runner:
+            found = []
+            for _ in range(2):
+                found.append(runner.run(client.send("GET", url)).body)
+                time.sleep(0.05)
+            runner.run(client.__aexit__())
+        server.join()
+    assert found == [b"first", b"second"]
+
+
 def test_a_connection_that_the_server_closes_is_not_used_again() -> None:
     found, server = told(says(OWN), bodies(3), keeps=False)
     assert (found, server.accepted) == ([b"own"] * 3, 3)
@@ -126,6 +162,51 @@ def test_idle_connections_to_elsewhere_make_room() -> None:
             assert other.accepted == 3
 
     assert told(says(OWN), asking, connections=1)[1].accepted == 3
+
+
+def test_busy_and_idle_connections_together_are_no_more_than_allowed() -> None:
+    async def asking(http: HttpClient, server: RawServer) -> int:
+        async with raw_server(then_silence()) as silent, raw_server(says(OWN), keeps=True) as other:
+            await asyncio.gather(*(bodies(1)(http, server) for _ in range(3)))
+            waiting = [asyncio.ensure_future(http.send("GET", silent.url)) for _ in range(2)]
+            await asyncio.sleep(0.02)
+            await bodies(1)(http, other)
+            idle = len(http._carrier._idle)  # type: ignore[attr-defined]
+            for each in waiting:
+                each.cancel()
+            await asyncio.wait(waiting)
+            return idle
+
+    assert told(says(OWN, every_seconds=0.01), asking, connections=3)[0] == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_request_that_is_given_up_while_it_connects_leaves_no_socket_behind() -> None:
+    async def asking(http: HttpClient, server: RawServer) -> None:
+        for turns in range(30):
+            request = asyncio.ensure_future(http.send("GET", f"{server.url}/"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            request.cancel()
+            await asyncio.wait([request])
+        gc.collect()
+
+    told(says(OWN), asking)
+
+
+def test_a_client_that_ends_closes_what_is_given_back_later() -> None:
+    async def asking(http: HttpClient, server: RawServer) -> bool:
+        late = asyncio.ensure_future(http.send("GET", f"{server.url}/"))
+        await asyncio.sleep(0.02)
+        await http.__aexit__()
+        await late
+        return http._carrier._idle == []  # type: ignore[attr-defined]
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.05)
+        writer.write(OWN)
+
+    assert told(slow, asking)[0]
 
 
 def test_a_request_is_sent_once_though_the_server_hangs_up_on_a_kept_connection() -> None:
@@ -192,6 +273,20 @@ def test_headers_without_end_are_refused(endless: bytes) -> None:
     start = b"HTTP/1.1 103 Early Hints\r\n"
     flood = then_silence(start + endless * (2 * MAX_HEADER_BYTES // len(endless)))
     assert trouble(flood)[0] == "broken"
+
+
+def test_headers_behind_a_body_are_bounded_too() -> None:
+    flood = head(CHUNKED) + b"1\r\nx\r\n0\r\nX: " + b"y" * 2 * MAX_HEADER_BYTES
+    assert trouble(then_silence(flood), timeout_seconds=2.0)[0] == "broken"
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://127.0.0.1:99999/", "http://127.0.0.1:0/", "https:///x"])
+def test_what_is_no_address_is_a_configuration_error(url: str) -> None:
+    async def asking(http: HttpClient, server: RawServer) -> None:
+        with pytest.raises(ConfigError):
+            await http.send("GET", url)
+
+    told(says(OWN), asking)
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Other: b", "a\nb", "a\rb", "a\0b"])

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import struct
+import threading
 import time
 import tracemalloc
 import zlib
@@ -113,7 +114,7 @@ def test_gzip_cut_short_is_broken_though_its_length_matches(cut: int) -> None:
     assert trouble(says(whole(packed[:-cut], "Content-Encoding: gzip"))) == "broken"
 
 
-@pytest.mark.parametrize("body", [b"{}", b"", b"\x1f\x8b\x08\x00garbage"])
+@pytest.mark.parametrize("body", [b"{}", b"\x1f\x8b\x08\x00garbage"])
 def test_a_reply_that_claims_to_be_gzip_and_is_not_is_broken(body: bytes) -> None:
     assert trouble(says(whole(body, "Content-Encoding: gzip"))) == "broken"
 
@@ -252,10 +253,26 @@ def test_a_proxy_that_cannot_be_used_is_a_configuration_error(proxy: str, monkey
         ask(says(whole(b"{}")), trust_env=True)
 
 
-def test_a_host_that_needs_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("port", ["", ":{}"])
+def test_a_host_that_needs_no_proxy_is_asked_directly(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> bytes:
+        async with raw_server(says(whole(b"{}"))) as server, a_client(trust_env=True) as http:
+            monkeypatch.setenv("no_proxy", "127.0.0.1" + port.format(server.port))
+            return (await http.send("GET", server.url)).body
+
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert ask(says(whole(b"{}")), trust_env=True).body == b"{}"
+    assert asyncio.run(main()) == b"{}"
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "200 OK"])
+def test_nothing_is_nothing_though_it_claims_to_be_gzip(status: str) -> None:
+    reply = ask(says(head("Content-Encoding: gzip", "Content-Length: 0", status=f"HTTP/1.1 {status}")))
+    assert reply.body == b""
+
+
+@pytest.mark.parametrize("surplus", [b"x", gzip.compress(b"more")])
+def test_gzip_that_goes_on_behind_its_end_is_broken(surplus: bytes) -> None:
+    assert trouble(says(whole(gzip.compress(b"{}") + surplus, "Content-Encoding: gzip"))) == "broken"
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +347,28 @@ def test_a_handshake_that_breaks_off_is_no_connection() -> None:
     # So does a balancer whose nodes are all down: it may pass, and another address may answer.
     with pytest.raises(NoReplyError) as caught:
         ask_https_of(says())
+    assert caught.value.trouble == "connect"
+
+
+def test_a_handshake_that_is_reset_is_no_connection() -> None:
+    """Nor does it say anything of a certificate."""
+    with a_socket() as listening:
+        listening.listen()
+
+        def reset() -> None:
+            peer, _ = listening.accept()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+
+        async def main() -> None:
+            async with a_client() as http:
+                await http.send("GET", f"https://127.0.0.1:{listening.getsockname()[1]}/")
+
+        server = threading.Thread(target=reset)
+        server.start()
+        with pytest.raises(NoReplyError) as caught:
+            asyncio.run(main())
+        server.join()
     assert caught.value.trouble == "connect"
 
 
