@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from crdbexport.disk import cause_of
 from crdbexport.errors import ConfigError, SinkRefusedError, shown
-from crdbexport.selection import Coverage
 from crdbexport.sinks.base import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
+from crdbexport.sinks.present_state import PresentState
 from crdbexport.sinks.staging import Staging
 
-OBJECT = ("database_name", "schema_name", "table_name")
-_REMEMBERED_OBJECTS = 100_000
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential", "sas", "connection_string", "service_account")
 _ATTEMPTS = 12
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -161,48 +157,3 @@ def refuse_other_reading(run: Run, stream: str) -> SinkRefusedError:
 def read_at(run: Run) -> int:
     """When the run was read, in microseconds: the same in every attempt, unless the cluster is read anew."""
     return (run.extracted_at - _EPOCH) // timedelta(microseconds=1)
-
-
-class PresentState:
-    """Which rows of a cluster stay in a table that shall show its present state, beside those that the run brings.
-
-    A row stays where the run did not look, unless the run brings it nevertheless. Memory holds an id for each record
-    that the run brings from where it did not look in full.
-    """
-
-    def __init__(self, coverage: Coverage | None, brought: Iterable[pa.RecordBatch]) -> None:
-        self._covers = lru_cache(_REMEMBERED_OBJECTS)(coverage.covers) if coverage else None
-        self._brought = {each for batch in brought for each in self._outside(batch)}
-
-    def staying(self, held: pa.RecordBatch) -> pa.RecordBatch:
-        """Those rows of the table that stay."""
-        outside = held.filter(self._uncovered(held))
-        return outside.filter(pa.array([each not in self._brought for each in _ids(outside)], pa.bool_()))
-
-    def _outside(self, batch: pa.RecordBatch) -> Iterator[bytes]:
-        return _ids(batch.filter(self._uncovered(batch)))
-
-    def _uncovered(self, batch: pa.RecordBatch) -> pa.BooleanArray:
-        if (covers := self._covers) is None:
-            return pa.repeat(True, batch.num_rows)
-        objects, numbers = _objects(batch)
-        return pa.array([not covers(*names) for names in objects], pa.bool_()).take(numbers)
-
-
-def _objects(batch: pa.RecordBatch) -> tuple[list[tuple[str, ...]], pa.Array]:
-    """The objects of which the rows tell, and for each row which of them it is: there are far fewer than rows."""
-    columns = [batch.column(name).dictionary_encode() for name in OBJECT if name in batch.schema.names]
-    number = pa.repeat(pa.scalar(0, pa.int64()), batch.num_rows)
-    for column in columns:
-        number = pc.add(pc.multiply(number, len(column.dictionary)), column.indices.cast(pa.int64()))
-    distinct = number.dictionary_encode()
-    rest, names = distinct.dictionary, []
-    for column in reversed(columns):
-        high = pc.divide(rest, len(column.dictionary))
-        names.append(column.dictionary.take(pc.subtract(rest, pc.multiply(high, len(column.dictionary)))).to_pylist())
-        rest = high
-    return list(zip(*reversed(names), strict=True)), distinct.indices
-
-
-def _ids(batch: pa.RecordBatch) -> Iterator[bytes]:
-    return (bytes.fromhex(each) for each in batch.column("record_id").to_pylist())

@@ -10,8 +10,9 @@ import pytest
 
 from crdbexport import Artifact, Batch, ConfigError, Coverage, Run, SinkConfig, SinkRefusedError
 from crdbexport.selection import Selection
+from crdbexport.sinks.present_state import PresentState
 from crdbexport.sinks.table_schemas import fields_to_add, plain_type, shaped
-from crdbexport.sinks.tables import Delivery, PresentState, TablesSink, commit_id, refuse_unwritable, waits
+from crdbexport.sinks.tables import Delivery, TablesSink, commit_id, refuse_unwritable, waits
 from crdbexport.testing import records, sample_run
 from crdbexport.testing.feed import outcome_of
 
@@ -45,6 +46,54 @@ def test_no_row_stays_where_the_run_looked_everywhere() -> None:
 def test_every_other_row_stays_where_nothing_is_known(coverage: Coverage | None) -> None:
     state = PresentState(coverage, [records("databases", 1, run=RUN, first=1)])
     assert staying(state, records("databases", 3, run=RUN)) == ["database_0", "database_2"]
+
+
+@pytest.mark.parametrize(
+    ("coverage", "keeps"),
+    [
+        (Coverage(Selection()), False),
+        (Coverage(Selection(), frozenset({("another",)})), False),
+        (Coverage(Selection(), frozenset({("another", "public", "table_0")})), False),
+        (Coverage(Selection(include=("database_*",))), False),
+        (Coverage(Selection(), frozenset({("database_1",)})), True),
+        (Coverage(Selection(), frozenset({("database_1", "public", "table_1")})), True),
+        (Coverage(Selection(exclude=("database_2",))), True),
+        (Coverage(Selection(), known=False), True),
+        (None, True),
+    ],
+)
+def test_a_run_replaces_all_where_it_looked_wherever_the_table_has_rows(coverage: Coverage | None, keeps: bool) -> None:
+    run = sample_run(streams=["tables"])
+    held = [
+        pa.record_batch({"database_name": [f"database_{n}"], "schema_name": ["public"], "table_name": [f"table_{n}"]})
+        for n in range(3)
+    ]
+    state = PresentState(coverage, [])
+    deciding = state.deciding(run.streams["tables"])
+    assert state.may_keep(batch.select(deciding.names) for batch in held) is keeps
+    assert state.may_keep([]) is False
+
+
+def test_rows_of_the_system_database_may_stay_after_a_run_over_all_others() -> None:
+    held = [pa.record_batch({"database_name": ["app", "system"]})]
+    assert PresentState(Coverage(Selection()), []).may_keep(held)
+    assert not PresentState(Coverage(Selection(include=("*", "system"))), []).may_keep(held)
+
+
+def test_only_what_was_not_read_by_table_needs_the_names_of_tables() -> None:
+    schema = sample_run(streams=["tables"]).streams["tables"]
+    by_table = Coverage(Selection(), frozenset({("a", "public", "b")}))
+    assert PresentState(Coverage(Selection()), []).deciding(schema).names == ["database_name"]
+    assert PresentState(by_table, []).deciding(schema).names == ["database_name", "schema_name", "table_name"]
+    assert PresentState(by_table, []).deciding(SCHEMA).names == ["database_name"]
+
+
+def test_what_the_run_brings_is_not_looked_at_when_nothing_stays() -> None:
+    def brought() -> Iterator[pa.RecordBatch]:
+        raise AssertionError("was read")
+        yield
+
+    assert not PresentState(Coverage(Selection()), brought()).may_keep([records("databases", 3, run=RUN)])
 
 
 def test_a_table_lacks_what_the_stream_has_gained() -> None:

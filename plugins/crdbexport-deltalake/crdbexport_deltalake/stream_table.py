@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from crdbexport import Artifact, Run, SinkError
 from crdbexport.disk import private_file, storage_errors
 from crdbexport.redaction import without_credentials
+from crdbexport.sinks.present_state import PresentState
 from crdbexport.sinks.table_schemas import fields_to_add, shaped
 from crdbexport.sinks.tables import (
     Delivery,
@@ -112,8 +113,10 @@ class StreamTable:
             only = "cluster = '" + delivery.run.cluster.replace("'", "''") + "'"
             self._refuse_undoing(table, delivery.run, only)
             rules = {"mode": "overwrite", "predicate": only}
-            schema = pa.schema([*schema, *(each for each in _arrow_schema(table) if each.name not in schema.names)])
-            batches = self._present(table, delivery, only, schema)
+            state = delivery.present_state(self.stream)
+            if self._may_keep(table, state, only):
+                schema = pa.schema([*schema, *(each for each in _arrow_schema(table) if each.name not in schema.names)])
+                batches = chain(batches, self._staying(table, delivery, state, only, schema))
         write_deltalake(
             table,
             pa.RecordBatchReader.from_batches(schema, (shaped(each, schema) for each in batches)),
@@ -123,16 +126,21 @@ class StreamTable:
             **rules,
         )
 
-    def _present(self, table: DeltaTable, delivery: Delivery, only: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """What the table shall hold of the cluster: what the run brings, and what it did not look for."""
-        state = delivery.present_state(self.stream)
+    def _may_keep(self, table: DeltaTable, state: PresentState, only: str) -> bool:
+        deciding = state.deciding(self.schema)
+        held = pa.RecordBatchReader.from_stream(table.scan(columns=deciding.names, predicate=only))
+        return state.may_keep(shaped(each, deciding) for each in held)
+
+    def _staying(
+        self, table: DeltaTable, delivery: Delivery, state: PresentState, only: str, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of the cluster that the run did not look for; read at once, for delta-rs cannot within a write."""
         held = pa.RecordBatchReader.from_stream(table.scan(predicate=only))
-        # Read before anything is written: delta-rs cannot read within a write.
         path = delivery.staging.directory / f"{self.stream}.staying"
         with storage_errors(path), private_file(path) as file, pa.ipc.new_stream(file, schema) as writer:
             for batch in self._read_from(held):
                 writer.write_batch(state.staying(shaped(batch, schema)))
-        return chain(delivery.batches(self.stream), _read(path))
+        return _read(path)
 
     def _read_from(self, held: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         """The batches; where they cannot be read, it is the table's trouble and not that of the disk."""

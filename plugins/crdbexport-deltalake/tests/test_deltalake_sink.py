@@ -395,3 +395,43 @@ def test_a_run_that_was_read_anew_replaces_the_state_that_it_left(tmp_path: Path
 )
 def test_of_the_body_of_an_answer_its_code_alone_is_told(told: str, shown: str) -> None:
     assert cause_of(OSError(told)) == f"Generic S3 error: {shown}"
+
+
+def test_a_whole_reading_replaces_the_cluster_without_reading_its_rows_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cluster in ("c1", "c2"):
+        deliver(tmp_path, run_of(1, cluster=cluster), some(run_of(1, cluster=cluster), 3), "merge")
+    monkeypatch.delattr(stream_table.StreamTable, "_staying")
+
+    deliver(tmp_path, run_of(2), some(run_of(2), 2), "merge")
+
+    found = sorted((row["cluster"], row["run_id"], row["database_name"]) for row in rows(tmp_path, "databases"))
+    own = [("c1", "r2", f"database_{number}") for number in range(2)]
+    assert found == own + [("c2", "r1", f"database_{number}") for number in range(3)]
+
+
+def test_rows_of_the_system_database_outlive_a_run_that_leaves_it_out(tmp_path: Path) -> None:
+    run = run_of(1, streams=["databases"])
+    [(stream, data)] = some(run, 2)
+    at = data.schema.get_field_index("database_name")
+    named = data.set_column(at, data.schema.field(at), pa.array(["database_0", "system"]))
+    deliver(tmp_path, run, [(stream, named)], "merge", Coverage(Selection(include=("*", "system"))))
+
+    later = run_of(2, streams=["databases"])
+    deliver(tmp_path, later, [("databases", records("databases", run=later, first=5))], "merge")
+
+    assert names(tmp_path) == [("r1", "system"), ("r2", "database_5")]
+
+
+def test_a_column_of_the_users_own_stays_after_a_whole_reading_and_its_values_for_other_clusters(
+    tmp_path: Path,
+) -> None:
+    for cluster in ("c1", "c2"):
+        run = run_of(1, cluster=cluster, streams=["databases"])
+        deliver(tmp_path, run, some(run, 1), "merge")
+    table = DeltaTable(tmp_path / "databases")
+    marked = pa.table(table.scan()).append_column("owner", pa.array(["team a", "team a"]))
+    write_deltalake(table, marked, mode="overwrite", schema_mode="merge")
+    deliver(tmp_path, run_of(2), some(run_of(2), 1), "merge")
+    assert {(row["cluster"], row["owner"]) for row in rows_by_delta(tmp_path)} == {("c1", None), ("c2", "team a")}

@@ -14,7 +14,7 @@ import duckdb
 
 from crdbexport import ConfigError, SinkError, SinkRefusedError
 
-MEMORY_LIMIT = "512MB"
+MEMORY_LIMIT = "256MB"
 POLL_SECONDS = 0.1
 
 
@@ -43,6 +43,7 @@ def connect(spill: Path) -> duckdb.DuckDBPyConnection:
         config={
             "memory_limit": MEMORY_LIMIT,
             "temp_directory": str(spill),
+            "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         },

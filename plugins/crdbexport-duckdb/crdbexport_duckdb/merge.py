@@ -1,55 +1,35 @@
-"""One stream on its way into the file: staged outside of it, then merged into its table.
+"""The table of one stream in the file, and merging the staged records of a run into it.
 
-The catalog `memory` holds what is staged, the catalog `target` is the file. The tables have no primary key:
-the merge itself keeps `record_id` unique, and an index would cost memory for every row.
+The catalog `target` is the file. The tables have no primary key: the merge itself keeps `record_id` unique, and an
+index would cost memory for every row.
 """
 # ruff: noqa: S608 - the names in SQL are those of declared streams and fields; values travel as parameters.
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import duckdb
 import pyarrow as pa
 
-from crdbexport import Coverage, Run, SinkRefusedError
+from crdbexport import Coverage, Run, SinkRefusedError, Staging
 
 OBJECT = ("database_name", "schema_name", "table_name")
-# A statement costs what inserting thousands of rows does.
-ROWS_AT_ONCE = 32_768
 
 
 class StreamTable:
-    """The rows staged for one stream, and its table in the file."""
+    """The table of one stream in the attached file."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, stream: str, schema: pa.Schema) -> None:
         self._connection = connection
         self._stream = stream
         self._schema = schema
-        self._staged = f"memory.main.{_quoted(stream)}"
         self._table = f"target.main.{_quoted(stream)}"
-        self._waiting: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
         with self._visible("declared", schema.empty_table()):
             # DuckDB itself maps Arrow's types to its own.
             declared = connection.table("declared")
             self._types = dict(zip(declared.columns, map(str, declared.types), strict=True))
-            connection.execute(f"CREATE TABLE {self._staged} AS FROM declared")
-
-    def stage(self, data: pa.RecordBatch) -> None:
-        """Take the rows, all or none."""
-        self._waiting.append(data)
-        self._waiting_rows += data.num_rows
-        if self._waiting_rows >= ROWS_AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Stage what waits; not within the merge's transaction, which writes to the file alone."""
-        # DuckDB reads a table as often as it likes, but a record batch only once.
-        with self._visible("arriving", pa.Table.from_batches(self._waiting, self._schema)):
-            self._waiting, self._waiting_rows = [], 0
-            self._connection.execute(f"INSERT INTO {self._staged} BY NAME SELECT * FROM arriving")
 
     def check(self) -> None:
         """Refuse a table of the file that cannot take the stream; one that does not exist yet can."""
@@ -77,18 +57,30 @@ class StreamTable:
                 f"which run {run.run_id} would undo; start a new run instead"
             )
 
-    def merge(self, cluster: str, coverage: Coverage | None) -> int:
-        """Replace what the run saw, delete what it looked for and did not see; answers the rows seen."""
-        self._connection.execute(f"DELETE FROM {self._table} WHERE record_id IN (SELECT record_id FROM {self._staged})")
+    def merge(self, cluster: str, coverage: Coverage | None, staging: Staging) -> int:
+        """Delete what the run looked for, replace what else it brings; answers the rows brought."""
         if coverage is not None:
             self._delete_gone(cluster, coverage)
-        inserted = self._connection.execute(
-            f"INSERT INTO {self._table} BY NAME SELECT * FROM {self._staged}"
-        ).fetchall()
+        if self._holds(cluster):
+            with self._arriving(staging):
+                brought = "SELECT record_id FROM arriving"
+                self._connection.execute(f"DELETE FROM {self._table} WHERE record_id IN ({brought})")
+        with self._arriving(staging):
+            inserted = self._connection.execute(f"INSERT INTO {self._table} BY NAME FROM arriving").fetchall()
         return int(inserted[0][0])
 
+    def _holds(self, cluster: str) -> bool:
+        rows = self._connection.execute(f"SELECT 1 FROM {self._table} WHERE cluster = ? LIMIT 1", [cluster])
+        return bool(rows.fetchall())
+
+    @contextmanager
+    def _arriving(self, staging: Staging) -> Iterator[None]:
+        """Let one statement of SQL read what is staged of the stream."""
+        with staging.read(self._stream) as reader, self._visible("arriving", reader):
+            yield
+
     def _delete_gone(self, cluster: str, coverage: Coverage) -> None:
-        """Delete the rows that are left of objects which the run read in full: it did not see them."""
+        """Delete the rows of objects which the run read in full: those that are still there it brings."""
         names = [name for name in OBJECT if name in self._schema.names]
         left = self._connection.execute(
             f"SELECT DISTINCT {', '.join(names)} FROM {self._table} WHERE cluster = ?", [cluster]
@@ -131,13 +123,15 @@ class StreamTable:
         return f"{_quoted(field.name)} {self._types[field.name]}{'' if field.nullable else ' NOT NULL'}"
 
     @contextmanager
-    def _visible(self, name: str, rows: pa.Table) -> Iterator[None]:
+    def _visible(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
         """Let SQL read Arrow rows under a name."""
         self._connection.register(name, rows)
         try:
             yield
         finally:
-            self._connection.unregister(name)
+            # In a transaction that a statement has failed, the name goes with it.
+            with suppress(duckdb.TransactionException):
+                self._connection.unregister(name)
 
 
 def _quoted(identifier: str) -> str:

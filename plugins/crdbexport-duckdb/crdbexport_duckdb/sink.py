@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import duckdb
 
-from crdbexport import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig
+from crdbexport import Artifact, Batch, Outcome, Receipt, Run, Sink, SinkConfig, Staging
 from crdbexport_duckdb.database_file import attached, check_place, connect, errors_of, is_empty, transaction
 from crdbexport_duckdb.merge import StreamTable
 
@@ -30,6 +30,7 @@ class DuckDBSink(Sink):
 
     conformance: ClassVar[str] = "crdbexport_duckdb.conformance:DuckDBConformance"
     _connection: duckdb.DuckDBPyConnection
+    _staging: Staging
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -61,12 +62,14 @@ class DuckDBSink(Sink):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             spill.mkdir(mode=0o700)
             self._resources.callback(shutil.rmtree, spill, ignore_errors=True)
+            self._staging = Staging(run, str(self._path), spill)
+            self._resources.callback(self._staging.close)
             self._connection = self._resources.enter_context(closing(connect(spill)))
             self._tables = _stream_tables(self._connection, run)
 
     def write(self, batch: Batch) -> None:
         with errors_of(self._path):
-            self._tables[batch.stream].stage(batch.data)
+            self._staging.write(batch)
 
     def commit(self, run: Run, outcome: Outcome) -> Receipt:
         if self._receipt is None:
@@ -81,8 +84,6 @@ class DuckDBSink(Sink):
 
     def _publish(self, run: Run, outcome: Outcome) -> tuple[Artifact, ...]:
         existed = self._path.exists()
-        for table in self._tables.values():
-            table.flush()
         with attached(self._connection, self._path, self.config.lock_timeout_seconds):
             try:
                 with transaction(self._connection):
@@ -97,11 +98,11 @@ class DuckDBSink(Sink):
         for stream, table in self._tables.items():
             table.migrate()
             table.refuse_older(run)
-            rows = table.merge(run.cluster, outcome.coverage.get(stream))
+            rows = table.merge(run.cluster, outcome.coverage.get(stream), self._staging)
             yield Artifact(location=str(self._path), stream=stream, rows=rows)
 
     def _spill_of(self, run: Run) -> Path:
-        """Where staged rows wait that memory cannot hold: beside the file, under a name of the run's own."""
+        """Where rows wait for the commit, and what memory cannot hold of it: beside the file, in the run's own name."""
         digest = sha256(f"{run.cluster}\0{run.run_id}".encode()).hexdigest()[:16]
         return self._path.with_name(f".{self._path.name}.{digest}.staging")
 

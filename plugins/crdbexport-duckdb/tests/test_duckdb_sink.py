@@ -89,7 +89,11 @@ def outcome_of(run: Run, coverage: Coverage | Mapping[str, Coverage] = EVERYTHIN
 
 
 def deliver(path: Path, run: Run, rows: Rows, coverage: Coverage | Mapping[str, Coverage] = EVERYTHING) -> Receipt:
-    return written(path, run, rows).commit(run, outcome_of(run, coverage))
+    sink = written(path, run, rows)
+    try:
+        return sink.commit(run, outcome_of(run, coverage))
+    finally:
+        sink.abort()
 
 
 def query(path: Path, sql: str) -> list[tuple[Any, ...]]:

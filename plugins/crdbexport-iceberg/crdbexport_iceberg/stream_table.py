@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from crdbexport import Artifact, Run, SinkError
+from crdbexport.sinks.present_state import PresentState
 from crdbexport.sinks.table_schemas import fields_to_add, shaped
 from crdbexport.sinks.tables import (
     Delivery,
@@ -95,17 +96,23 @@ class StreamTable:
         batches, schema = delivery.batches(self.stream), self.schema
         if delivery.replaces:
             of_cluster = _where(cluster=delivery.run.cluster)
-            schema = pa.schema([*schema, *(each for each in _arrow_schema(table) if each.name not in schema.names)])
-            batches = self._present(table, delivery, schema)
+            state = delivery.present_state(self.stream)
+            if self._may_keep(table, state, of_cluster):
+                schema = pa.schema([*schema, *(each for each in _arrow_schema(table) if each.name not in schema.names)])
+                batches = chain(batches, self._staying(table, state, of_cluster, schema))
             if any(True for _ in table.scan(of_cluster).plan_files()):  # It warns where there is nothing to delete.
                 transaction.delete(of_cluster, snapshot_properties=mark)
         _append(table, transaction, (shaped(each, schema) for each in batches), schema, mark)
 
-    def _present(self, table: Table, delivery: Delivery, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """What the table shall hold of the cluster: what the run brings, and what it did not look for."""
-        yield from delivery.batches(self.stream)
-        state = delivery.present_state(self.stream)
-        for held in _read(table, _where(cluster=delivery.run.cluster)):
+    def _may_keep(self, table: Table, state: PresentState, of_cluster: BooleanExpression) -> bool:
+        deciding = state.deciding(self.schema)
+        return state.may_keep(shaped(each, deciding) for each in _read(table, of_cluster, *deciding.names))
+
+    def _staying(
+        self, table: Table, state: PresentState, of_cluster: BooleanExpression, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of the cluster that the run did not look for."""
+        for held in _read(table, of_cluster):
             if (staying := state.staying(shaped(held, schema))).num_rows:
                 yield staying
 
@@ -174,12 +181,16 @@ def _append(
             del part  # While the next one is gathered, this one would stay.
 
 
-def _read(table: Table, row_filter: BooleanExpression) -> Iterator[pa.RecordBatch]:
-    """The rows, file by file: pyiceberg's own reader reads ahead of its reader as far as it can, as its writer does."""
+def _read(table: Table, row_filter: BooleanExpression, *fields: str) -> Iterator[pa.RecordBatch]:
+    """The rows, of these fields or all, file by file.
+
+    pyiceberg's own reader reads ahead of its reader as far as it can, as its writer does.
+    """
     from pyiceberg.io.pyarrow import ArrowScan
 
-    scan = ArrowScan(table.metadata, table.io, table.schema(), row_filter)
-    for task in table.scan(row_filter).plan_files():
+    planned = table.scan(row_filter, selected_fields=fields or ("*",))
+    scan = ArrowScan(table.metadata, table.io, planned.projection(), row_filter)
+    for task in planned.plan_files():
         yield from scan.to_record_batches([task])
 
 
