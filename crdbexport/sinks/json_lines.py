@@ -59,8 +59,8 @@ def _is_constant(column: pa.Array) -> bool:
         return False
     if column.null_count:
         return bool(column.null_count == len(column))
-    # Where the ends differ there is nothing to look for.
-    return column[0] == column[-1] and bool(pc.all(pc.equal(column, column[0])).as_py())
+    # Each like the one before it; where the ends differ there is nothing to look for.
+    return column[0] == column[-1] and bool(column[1:].equals(column[:-1]))
 
 
 def _is_plain(column: pa.Array) -> bool:
@@ -74,13 +74,17 @@ def _is_plain(column: pa.Array) -> bool:
 def _texts(column: pa.Array) -> pa.LargeStringArray:
     """Each value as JSON."""
     if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
-        return pc.fill_null(column.cast(TEXT), "null")
+        return _with_nulls(column.cast(TEXT))
     if pa.types.is_nested(column.type):
         return pa.array([_json(value) for value in column.to_pylist()], TEXT)
     # Few values are distinct: names of databases, tables, users, types.
     distinct = column.dictionary_encode()
     texts = pa.array([_json(value) for value in _values(distinct.dictionary)], TEXT)
-    return pc.fill_null(texts.take(distinct.indices), "null")
+    return _with_nulls(texts.take(distinct.indices))
+
+
+def _with_nulls(texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    return pc.fill_null(texts, "null") if texts.null_count else texts
 
 
 def _values(column: pa.Array) -> list[Any]:
