@@ -28,12 +28,14 @@ LEAST_ANSWERS = 4
 """A round trip tells something of the latency when it brought so many answers."""
 ENOUGH_ANSWERS = 30
 """The first ones may have been lucky."""
-SLOWER = 1.25
+SLOWER = 1.2
 """By what factor answers may be slower than the best ones before the limit goes down."""
 DEVIATIONS = 2.5
 """Of the mean of a round trip's answers: what chance may do."""
-NOISE_SECONDS = 0.002
+NOISE_SECONDS = 0.001
 """What a machine that has other work to do may add to any latency."""
+ROOM = 0.6
+"""The share of what is bearable up to which there is room for more; above it the limit stays as it is."""
 LEAST_SECONDS = 1e-6
 
 
@@ -151,7 +153,7 @@ class AdaptiveLimit:
         """Change the limit by how much slower this round trip was than the best ones."""
         if slower_by > bearable:
             self._slow_down()
-        elif slower_by <= bearable / 2:
+        elif slower_by <= bearable * ROOM:
             self._slow_since = None
             if reached:
                 self._raise()
