@@ -32,6 +32,7 @@ MORE_BROKEN: dict[str, Behaviour] = {
     "body without length, cut": b.no_length_cut,
     "gzip without its trailer": b.gzipped(lambda packed: packed[:-8]),
     "gzip in two members": b.two_members,
+    "gzip and then rubbish": b.gzipped(lambda packed: packed + b"rubbish"),
     "gzip announced, not sent": edited(lambda healthy: healthy, GZIP),
     "reset after the headers": says(head("Content-Length: 100"), RESET),
     "closed within the status line": says(b"HTTP/1.1 2"),
@@ -122,7 +123,6 @@ ODD: dict[str, Behaviour] = {
 MORE_ODD: dict[str, Behaviour] = {
     "hints before the reply": b.early_hints,
     "HTTP/1.0 without length, whole": b.http_1_0,
-    "gzip and then rubbish": b.gzipped(lambda packed: packed + b"rubbish"),
     "status without a reason": answer("200 "),
     "reason in Latin-1": answer("200 \xe9t\xe9 [2J"),
     "no type, and white space around": edited(lambda healthy: b"\r\n\t " + healthy + b"\n\n"),
