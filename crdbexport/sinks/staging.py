@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,12 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
+from filelock import lock_descriptor
 
 from crdbexport.disk import private_file, remove_tree, storage_errors
 from crdbexport.sinks.base import Batch, Run
-
-_LOCK = "lock"
 
 
 class Staging:
@@ -38,9 +37,7 @@ class Staging:
         with storage_errors(self._parent):
             self._parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            self.directory = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
-        self._lock = _lock(self.directory)
-        self._lock.acquire(blocking=False)
+            self.directory, self._held = self._made()
 
     def write(self, batch: Batch) -> None:
         """Take the batch."""
@@ -72,7 +69,9 @@ class Staging:
             with suppress(OSError):  # What a full disk did not take is not wanted any more.
                 self._finish(stream)
         remove_tree(self.directory)
-        self._lock.release()
+        if self._held is not None:
+            os.close(self._held)
+        self._held = None
 
     def _finish(self, stream: str) -> None:
         if not self._files[stream].closed:
@@ -82,15 +81,33 @@ class Staging:
     def _path(self, stream: str) -> Path:
         return self.directory / f"{stream}.arrows"
 
+    def _made(self) -> tuple[Path, int | None]:
+        while True:
+            directory = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
+            # An attempt that begins just now may take it for what was left, and remove it.
+            if (held := _hold(directory)) is not None:
+                return directory, held
+
     def _sweep(self) -> None:
         for left in self._parent.glob(f"{self._prefix}*"):
-            lock = _lock(left)
-            try:
-                with lock.acquire(blocking=False):
-                    remove_tree(left)
-            except (Timeout, OSError):
-                continue  # Another process delivers the same run, or it is another user's.
+            with suppress(OSError):  # It may be another user's.
+                if (held := _hold(left)) is not None:
+                    try:
+                        remove_tree(left)
+                    finally:
+                        os.close(held)
 
 
-def _lock(directory: Path) -> FileLock:
-    return FileLock(directory / _LOCK, thread_local=False, mode=0o600)
+def _hold(directory: Path) -> int | None:
+    """What keeps other processes off the directory until it is closed; None where it is theirs, or gone.
+
+    The directory itself is locked: a lock file in it would come into being again when it has just been removed.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    if lock_descriptor(descriptor, blocking=False) and directory.exists():
+        return descriptor
+    os.close(descriptor)
+    return None

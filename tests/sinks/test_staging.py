@@ -93,11 +93,30 @@ def test_an_attempt_at_work_is_left_alone_by_another_one(tmp_path: Path) -> None
     second.close()
 
 
-def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path: Path) -> None:
+def test_attempts_that_begin_and_end_at_once_keep_off_each_other(tmp_path: Path) -> None:
+    again_and_again = (
+        "import pathlib, sys; from tests.sinks.test_staging import *\n"
+        "for number in range(200):\n"
+        "    staging = Staging(RUN, 'target', pathlib.Path(sys.argv[1]))\n"
+        "    staging.write(batch(number))\n"
+        "    assert stat.S_IMODE(staging.directory.stat().st_mode) == 0o700\n"
+        "    assert read(staging, 'tables') == [number]\n"
+        "    staging.close()\n"
+    )
+    command = [sys.executable, "-c", again_and_again, str(tmp_path)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [each.communicate(timeout=60)[1] for each in processes] == [""] * 4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("batches", [1, 1000])
+def test_a_full_disk_is_told_as_such_before_anything_is_read_and_leaves_nothing(tmp_path: Path, batches: int) -> None:
     staging = Staging(RUN, "target", tmp_path)
     with room_for(4096), pytest.raises(StorageError, match="free space, then run the same command"):
-        for _ in range(100):
+        for _ in range(batches):
             staging.write(batch(*range(1000)))
+        assert batches == 1, "nothing told of it while it filled"
+        read(staging, "tables")
     staging.close()
     assert list(tmp_path.iterdir()) == []
 
