@@ -43,7 +43,7 @@ class Staging:
         """Take the batch."""
         with storage_errors(self.directory):
             if batch.stream not in self._writers:
-                file = self._files[batch.stream] = private_file(self._path(batch.stream))
+                file = self._files[batch.stream] = private_file(self._path(batch.stream), large=True)
                 self._writers[batch.stream] = pa.ipc.new_stream(file, self._run.streams[batch.stream])
             self._writers[batch.stream].write_batch(batch.data)
         self._rows[batch.stream] += batch.data.num_rows
