@@ -127,8 +127,12 @@ class StreamTable:
         )
 
     def _may_keep(self, table: DeltaTable, state: PresentState, only: str) -> bool:
+        from deltalake import QueryBuilder
+
         deciding = state.deciding(self.schema)
-        held = pa.RecordBatchReader.from_stream(table.scan(columns=deciding.names, predicate=only))
+        # Many rows are of one object; there is no need to look at each.
+        query = f"SELECT DISTINCT {', '.join(deciding.names)} FROM held WHERE {only}"  # noqa: S608 - names of our own
+        held = pa.RecordBatchReader.from_stream(QueryBuilder().register("held", table).execute(query))
         return state.may_keep(shaped(each, deciding) for each in held)
 
     def _staying(
@@ -137,7 +141,7 @@ class StreamTable:
         """The rows of the cluster that the run did not look for; read at once, for delta-rs cannot within a write."""
         held = pa.RecordBatchReader.from_stream(table.scan(predicate=only))
         path = delivery.staging.directory / f"{self.stream}.staying"
-        with storage_errors(path), private_file(path) as file, pa.ipc.new_stream(file, schema) as writer:
+        with storage_errors(path), private_file(path, large=True) as file, pa.ipc.new_stream(file, schema) as writer:
             for batch in self._read_from(held):
                 writer.write_batch(state.staying(shaped(batch, schema)))
         return _read(path)
