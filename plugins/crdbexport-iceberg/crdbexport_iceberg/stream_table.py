@@ -9,7 +9,6 @@ from itertools import chain, count
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from crdbexport import Artifact, Run, SinkError
 from crdbexport.sinks.present_state import PresentState
@@ -136,9 +135,13 @@ class StreamTable:
         return bool(times)
 
     def _refuse_undoing(self, table: Table, run: Run) -> None:
-        held = table.scan(_where(cluster=run.cluster), selected_fields=("extracted_at",)).to_arrow_batch_reader()
-        latest = [pc.max(batch.column(0)).as_py() for batch in held if batch.num_rows]
-        if latest and max(latest) > run.extracted_at:
+        from pyiceberg.expressions import And, GreaterThan, Reference
+        from pyiceberg.expressions.literals import literal
+
+        # The latest time of each file is among its bounds; so none is read, unless the run has to be refused.
+        later = GreaterThan(term=Reference("extracted_at"), value=literal(run.extracted_at))
+        held = table.scan(And(_where(cluster=run.cluster), later), selected_fields=("extracted_at",), limit=1)
+        if any(batch.num_rows for batch in held.to_arrow_batch_reader()):
             raise refuse_undoing(run, self.stream)
 
     def _lacking(self, table: Table) -> list[pa.Field]:
@@ -189,7 +192,8 @@ def _read(table: Table, row_filter: BooleanExpression, *fields: str) -> Iterator
     from pyiceberg.io.pyarrow import ArrowScan
 
     planned = table.scan(row_filter, selected_fields=fields or ("*",))
-    scan = ArrowScan(table.metadata, table.io, planned.projection(), row_filter)
+    # The few columns that are asked for by name repeat themselves, and are stored that way.
+    scan = ArrowScan(table.metadata, table.io, planned.projection(), row_filter, dictionary_columns=fields)
     for task in planned.plan_files():
         yield from scan.to_record_batches([task])
 
