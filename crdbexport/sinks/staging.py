@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -34,10 +34,11 @@ class Staging:
         self._rows = dict.fromkeys(run.streams, 0)
         self._files: dict[str, BinaryIO] = {}
         self._writers: dict[str, pa.RecordBatchStreamWriter] = {}
+        self._held = ExitStack()
         with storage_errors(self._parent):
             self._parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            self.directory, self._held = self._made()
+            self.directory = self._made()
 
     def write(self, batch: Batch) -> None:
         """Take the batch."""
@@ -65,13 +66,11 @@ class Staging:
 
     def close(self) -> None:
         """Remove everything; may be called twice."""
-        for stream in self._files:
-            with suppress(OSError):  # What a full disk did not take is not wanted any more.
-                self._finish(stream)
-        remove_tree(self.directory)
-        if self._held is not None:
-            os.close(self._held)
-        self._held = None
+        with self._held:
+            for stream in self._files:
+                with suppress(OSError):  # What a full disk did not take is not wanted any more.
+                    self._finish(stream)
+            remove_tree(self.directory)
 
     def _finish(self, stream: str) -> None:
         if not self._files[stream].closed:
@@ -81,33 +80,32 @@ class Staging:
     def _path(self, stream: str) -> Path:
         return self.directory / f"{stream}.arrows"
 
-    def _made(self) -> tuple[Path, int | None]:
+    def _made(self) -> Path:
         while True:
             directory = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
             # An attempt that begins just now may take it for what was left, and remove it.
-            if (held := _hold(directory)) is not None:
-                return directory, held
+            if self._held.enter_context(_kept_off(directory)):
+                return directory
 
     def _sweep(self) -> None:
         for left in self._parent.glob(f"{self._prefix}*"):
-            with suppress(OSError):  # It may be another user's.
-                if (held := _hold(left)) is not None:
-                    try:
-                        remove_tree(left)
-                    finally:
-                        os.close(held)
+            with suppress(OSError), _kept_off(left) as ours:  # It may be another user's.
+                if ours:
+                    remove_tree(left)
 
 
-def _hold(directory: Path) -> int | None:
-    """What keeps other processes off the directory until it is closed; None where it is theirs, or gone.
+@contextmanager
+def _kept_off(directory: Path) -> Iterator[bool]:
+    """Keep other processes off the directory; answers whether they are, for it may be theirs, or gone.
 
     The directory itself is locked: a lock file in it would come into being again when it has just been removed.
     """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return None
-    if lock_descriptor(descriptor, blocking=False) and directory.exists():
-        return descriptor
-    os.close(descriptor)
-    return None
+        yield False
+        return
+    try:
+        yield lock_descriptor(descriptor, blocking=False) and directory.exists()
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from crdbexport import Artifact, Run, SinkError
 from crdbexport.disk import private_file, storage_errors
@@ -127,12 +126,9 @@ class StreamTable:
         )
 
     def _may_keep(self, table: DeltaTable, state: PresentState, only: str) -> bool:
-        from deltalake import QueryBuilder
-
         deciding = state.deciding(self.schema)
         # Many rows are of one object; there is no need to look at each.
-        query = f"SELECT DISTINCT {', '.join(deciding.names)} FROM held WHERE {only}"  # noqa: S608 - names of our own
-        held = pa.RecordBatchReader.from_stream(QueryBuilder().register("held", table).execute(query))
+        held = _asked(table, f"DISTINCT {', '.join(deciding.names)}", only)
         return state.may_keep(shaped(each, deciding) for each in held)
 
     def _staying(
@@ -152,9 +148,8 @@ class StreamTable:
             yield from held
 
     def _refuse_undoing(self, table: DeltaTable, run: Run, only: str) -> None:
-        held = pa.RecordBatchReader.from_stream(table.scan(columns=["extracted_at"], predicate=only))
-        latest = [pc.max(batch.column(0)).as_py() for batch in held if batch.num_rows]
-        if latest and max(latest) > run.extracted_at:
+        (latest,) = _asked(table, "max(extracted_at)", only).read_all().column(0).to_pylist()
+        if latest and latest > run.extracted_at:
             raise refuse_undoing(run, self.stream)
 
     def _fits(self, table: DeltaTable) -> None:
@@ -185,6 +180,13 @@ class StreamTable:
             if self._loaded() is None:
                 raise
             raise ConflictError(cause_of(error)) from error
+
+
+def _asked(table: DeltaTable, what: str, only: str) -> pa.RecordBatchReader:
+    from deltalake import QueryBuilder
+
+    query = f"SELECT {what} FROM held WHERE {only}"  # noqa: S608 (names of our own, and a quoted literal)
+    return pa.RecordBatchReader.from_stream(QueryBuilder().register("held", table).execute(query))
 
 
 def _read(path: Path) -> Iterator[pa.RecordBatch]:
